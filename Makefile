@@ -1,0 +1,33 @@
+# Each target does its own set-up; PYTHON picks the interpreter the environment is made with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= data
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/ready
+	$(BIN)/python -m experiments.run --model eszsl --dataset shapes --data_root $(DATA) --seeds 1
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/ready
+	$(BIN)/python -m experiments.benchmark
+
+clean:
+	rm -rf $(VENV) *.egg-info build
+
+# The tested versions, so that a fresh machine gets what CI got.
+$(VENV)/ready: setup.cfg pyproject.toml docker/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint docker/constraints.txt --editable '.[dev]'
+	touch $@

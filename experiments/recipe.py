@@ -1,0 +1,318 @@
+"""The only glue between data, model, training and numbers.
+
+`select` works in stage tune and makes a Choice: the state to stop at (an epoch, or a setting of a closed form) and
+gamma. `finish` trains in stage final as the Choice says and looks at the published test rows. Nothing else opens that
+stage, so nothing that is chosen can have seen it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import time
+import typing
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import zslkeras
+from experiments.papers import PAPERS
+from zslkeras import batches, benchmarks, evaluation, strategies, training
+from zslkeras.models import MODELS
+
+BASELINE = "eszsl"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What `benchmarks.load` is given, whatever the stage and the kind of inputs."""
+
+    name: str
+    root: str | None = None
+    options: dict = dataclasses.field(default_factory=dict)
+
+    def load(self, stage, inputs, fold=0):
+        return benchmarks.load(self.name, self.root, stage, inputs, fold, **self.options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One model with one config on one benchmark; `out` is where it keeps its files, None for nowhere."""
+
+    model: str
+    config: typing.Any
+    data: Data
+    strategy: typing.Any
+    out: pathlib.Path | None = None
+    jit: bool = False
+    deterministic: bool = True
+    quiet: bool = False  # no TensorBoard logs
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What stage tune decided for one seed.
+
+    Attributes:
+        seed: of the draws in both stages.
+        state: which state to take: the epoch, or the setting of a closed form; counted from 0.
+        states: how many stage final goes through: as many as stage tune did.
+        gamma: of calibrated stacking.
+        history: the numbers of each state on the validation classes; empty if nothing was selected.
+    """
+
+    seed: int
+    state: int
+    states: int
+    gamma: float
+    history: list
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """One seed in stage final."""
+
+    choice: Choice
+    outcomes: evaluation.Outcomes
+    history: list
+    model: keras.Model | None
+
+
+def select(experiment, seed, fold=0):
+    """Trains in stage tune; takes the state with the highest AUSUC there, and the gamma with the highest H of it.
+
+    AUSUC sums up all gammas, so the state is not chosen by the very maximum that gamma is chosen by. In nested
+    validation inside FLO's training classes (5 draws) both ways of choosing ended equal within 0.3 points of H.
+    """
+    run, _ = _train(experiment, "tune", seed, fold)
+    best = run.history[run.best]
+    return Choice(seed, run.best, len(run.history), best["gamma"], run.history)
+
+
+def fixed(experiment, seed):
+    """The Choice that chooses nothing: the config's last epoch, gamma 0."""
+    epochs = experiment.config.epochs
+    return Choice(seed, epochs - 1, epochs, 0.0, [])
+
+
+def finish(experiment, choice):
+    """Trains in stage final as `choice` says, and judges every state on the published test rows."""
+    run, model = _train(experiment, "final", choice.seed, choice=choice)
+    return Finished(choice, _unpack(run.arrays), run.history, model)
+
+
+def validated(experiment, seed, fold=0):
+    """The Outcomes on the validation classes at the chosen state, and the Choice: for claims made on validation."""
+    run, _ = _train(experiment, "tune", seed, fold)
+    return _unpack(run.arrays), run.history[run.best]["gamma"]
+
+
+def baseline(data, strategy):
+    """The yardstick on the same data, kept by content between runs; (None, reason) where there are no features."""
+    try:
+        digest = data.load("final", "features").digest
+    except zslkeras.InputError as error:
+        return None, str(error)
+    experiment = Experiment(BASELINE, MODELS[BASELINE].Config(), data, strategy, _cache() / digest, quiet=True)
+    return finish(experiment, select(experiment, 0)), None
+
+
+def result(experiment, finished, yardstick, seconds):
+    """All that result.json holds; fractions in 0..1.
+
+    Args:
+        experiment: what was run.
+        finished: a Finished a seed.
+        yardstick: what `baseline` returned.
+        seconds: of wall time.
+    """
+    benchmark = experiment.data.load("final", MODELS[experiment.model].eats)
+    base, reason = yardstick
+    dataset = experiment.data.name.lower()
+    return {
+        "model": experiment.model,
+        "dataset": experiment.data.name,
+        "features": experiment.data.options.get("features"),
+        "seeds": [one.choice.seed for one in finished],
+        "selected_on_validation": bool(finished[0].choice.history),
+        "selected": _selected(finished),
+        "best_on_test": _best_on_test(finished),
+        "baseline": _selected([base]) | {"best_on_test": _best_on_test([base])} if base else {"reason": reason},
+        "versus_baseline": evaluation.versus([([_scored(one) for one in finished], [_scored(base)])]) if base else None,
+        "paper": PAPERS.get((experiment.model, dataset)),
+        "paper_rule": None,
+        "gamma": [one.choice.gamma for one in finished],
+        "state": [one.history[one.choice.state] for one in finished],
+        "unseen_embeddings_in_training": MODELS[experiment.model].unseen_embeddings_in_training,
+        "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},
+        "config": dataclasses.asdict(experiment.config),
+        "data": dataclasses.asdict(experiment.data),
+        "versions": {"zslkeras": zslkeras.__version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "commit": _commit(),
+        "dataset_digest": benchmark.digest,
+        "wall_seconds": round(seconds, 1),
+    }
+
+
+def _train(experiment, stage, seed, fold=0, choice=None):
+    """One seed in one stage, from the checkpoint where there is one: (Run, model or None if it was finished before)."""
+    model_class, strategy = MODELS[experiment.model], experiment.strategy
+    benchmark = experiment.data.load(stage, model_class.eats, fold)
+    name = f"seed{seed}-{stage}" + (f"-fold{fold}" if fold else "")
+    path = experiment.out and experiment.out / "checkpoint" / f"{name}.npz"
+    keras.utils.set_random_seed(seed)
+    if experiment.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    run = training.Run(
+        benchmark,
+        strategy,
+        _judge(benchmark, choice),
+        seed,
+        path,
+        epochs=choice.states if choice else None,
+        callbacks=_callbacks(experiment, name, selecting=choice is None),
+        jit=experiment.jit,
+        title=f"{experiment.model} {name}",
+    )
+    if run.finished:
+        return run, None
+    with strategy.scope():
+        model = model_class.for_benchmark(benchmark, experiment.config, seed)
+        model.compile()
+    model.learn(run)
+    run.finish(model, keep_weights=choice is not None)
+    return run, model
+
+
+def _judge(benchmark, choice):
+    """Judges a model's state on the stage's test rows: by AUSUC in stage tune, by being the chosen one in final."""
+    rows = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    score = None
+
+    def judge(model, state):
+        nonlocal score
+        # One trace serves all states: the variables change, the function does not.
+        score = score or tf.function(model.score_classes, reduce_retracing=True)
+        parts = []
+        for inputs, labels in batches.scoring(benchmark, rows):
+            scores = score(tf.nest.map_structure(tf.constant, inputs), model.class_embeddings.value).numpy()
+            parts.append(evaluation.outcomes(scores, labels, benchmark.seen_classes, benchmark.unseen_classes))
+        outcomes = evaluation.concatenate(parts)
+        gamma, _ = evaluation.best_gamma(outcomes)
+        best = evaluation.numbers(outcomes, gamma)
+        if choice is None:
+            logs = {f"val_{metric}": value for metric, value in best.items()} | {"gamma": gamma}
+            return training.Verdict(logs, best["AUSUC"], _pack(outcomes))
+        chosen = evaluation.numbers(outcomes, choice.gamma)
+        logs = {f"test_{metric}": value for metric, value in chosen.items()} | {"gamma": choice.gamma}
+        logs |= {f"best_{metric}": value for metric, value in best.items()} | {"best_gamma": gamma}
+        return training.Verdict(logs, float(state == choice.state), _pack(outcomes))
+
+    return judge
+
+
+def _callbacks(experiment, name, selecting):
+    callbacks = []
+    patience = getattr(experiment.config, "patience", None)
+    if selecting and patience:
+        callbacks.append(keras.callbacks.EarlyStopping("val_AUSUC", patience=patience, mode="max"))
+    if experiment.out and not experiment.quiet and strategies.is_chief(experiment.strategy):
+        callbacks.append(keras.callbacks.TensorBoard(experiment.out / "tensorboard" / name, write_graph=False))
+    return callbacks
+
+
+def _pack(outcomes):
+    return {field.name: getattr(outcomes, field.name) for field in dataclasses.fields(outcomes)}
+
+
+def _unpack(arrays):
+    return evaluation.Outcomes(**arrays)
+
+
+def _scored(finished):
+    return finished.outcomes, finished.choice.gamma
+
+
+def _selected(finished):
+    """Each metric at the chosen state and gamma: over seeds, with the mean of the seeds' bootstrap intervals."""
+    numbers = [evaluation.numbers(*_scored(one)) for one in finished]
+    spreads = [evaluation.intervals(*_scored(one)) for one in finished]
+    columns = _over_seeds(numbers)
+    for metric, column in columns.items():
+        for kind in ("rows", "classes"):
+            column[f"interval_{kind}"] = np.mean([spread[kind][metric] for spread in spreads], axis=0).tolist()
+    return columns
+
+
+def _best_on_test(finished):
+    """What the papers report: T, H with its U and S, H0 with its, and AUSUC, each at its own best state on test."""
+    numbers = []
+    for one in finished:
+        best = {metric: max(one.history, key=lambda row: row[f"best_{metric}"]) for metric in ("T", "H", "H0", "AUSUC")}
+        where = {"T": "T", "U": "H", "S": "H", "H": "H", "U0": "H0", "S0": "H0", "H0": "H0", "AUSUC": "AUSUC"}
+        numbers.append({metric: best[by][f"best_{metric}"] for metric, by in where.items()})
+    return _over_seeds(numbers)
+
+
+def _over_seeds(numbers):
+    columns = {}
+    for metric in evaluation.METRICS:
+        values = [float(one[metric]) for one in numbers]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        columns[metric] = {"mean": float(np.mean(values)), "std": std, "values": values}
+    return columns
+
+
+def _cache():
+    """Baselines by the content of the data and of this code: a changed line makes a new one."""
+    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    package = pathlib.Path(zslkeras.__file__).parent
+    hasher = hashlib.sha256()
+    for path in sorted([*package.rglob("*.py"), pathlib.Path(__file__)]):
+        hasher.update(path.read_bytes())
+    return root / "zslkeras" / f"baseline-{hasher.hexdigest()[:12]}"
+
+
+def _commit():
+    """Of the checkout this runs from, "-dirty" if it was changed; None for an installed package."""
+    here = pathlib.Path(__file__).parent
+    try:
+        ask = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_result(out, result, finished):
+    """result.json and history.csv, each renamed into place."""
+    rows = []
+    for one in finished:
+        for stage, history in (("tune", one.choice.history), ("final", one.history)):
+            rows += [{"seed": one.choice.seed, "stage": stage, **row} for row in history]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [",".join(columns), *(",".join(str(row.get(key, "")) for key in columns) for row in rows)]
+    _replace(out / "history.csv", "\n".join(lines) + "\n")
+    _replace(out / "result.json", json.dumps(_finite(result), indent=2) + "\n")
+
+
+def _finite(value):
+    """JSON has no NaN: a metric that no row speaks for is null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _replace(path, text):
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def timer():
+    start = time.monotonic()
+    return lambda: time.monotonic() - start

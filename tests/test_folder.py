@@ -1,0 +1,468 @@
+"""Your own folder: tables, pictures, splits, feature files, and what is refused in one sentence."""
+
+import csv
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from zslkeras.benchmarks import filters, folder, load
+from zslkeras.errors import InputError
+
+NAMES = ("ant", "bee", "cat", "dog", "elk")  # elk has a row but no pictures
+COUNTS = {"ant": 6, "bee": 5, "cat": 10, "dog": 1}
+
+
+def table(path, header=("class", "wings", "legs", "size"), rows=None, delimiter=",", encoding="utf-8"):
+    rows = rows or [(name, i % 2, 6 - i, 0.5 + i) for i, name in enumerate(NAMES)]
+    with path.open("w", newline="", encoding=encoding) as stream:
+        csv.writer(stream, delimiter=delimiter).writerows([header, *rows])
+
+
+def picture(path, size=(9, 7), seed=0, mode="RGB", **options):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path, **options)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    root = tmp_path / "pets"
+    for name, count in COUNTS.items():
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            picture(root / name / f"{i}.{'png' if i % 2 else 'JPG'}", seed=100 * NAMES.index(name) + i)
+    table(root / "classes.csv")
+    return root
+
+
+def read(pets, inputs="images", **options):
+    return folder.read(str(pets), None, inputs, **options)
+
+
+def refusal(pets, inputs="images", **options):
+    with pytest.raises(InputError) as caught:
+        read(pets, inputs, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def names(benchmark, ids):
+    return [benchmark.class_names[i] for i in ids]
+
+
+def split(benchmark):
+    """What each picture plays, whatever row it has."""
+    return {
+        part: {str(benchmark.inputs[row]) for row in getattr(benchmark, part)}
+        for part in ("train", "test_seen", "test_unseen")
+    }
+
+
+# What it reads.
+
+
+def test_the_table_and_the_pictures(pets):
+    benchmark = read(pets, normalize=False)
+    assert (benchmark.name, benchmark.kind, benchmark.stage) == ("pets", "images", "final")
+    assert benchmark.class_names == NAMES
+    assert benchmark.attribute_names == ("wings", "legs", "size")
+    np.testing.assert_array_equal(benchmark.class_embeddings[1], [1, 5, 1.5])
+    np.testing.assert_allclose(np.linalg.norm(read(pets).class_embeddings, axis=1), 1, rtol=1e-6)
+    assert len(benchmark.inputs) == sum(COUNTS.values())
+    for path, label in zip(benchmark.inputs, benchmark.labels, strict=True):
+        assert path.startswith(str(pets / NAMES[label]))
+    assert benchmark.notes == ()
+
+
+def test_classes_without_a_folder_are_unseen(pets):
+    benchmark = read(pets)
+    assert names(benchmark, benchmark.unseen_classes) == ["elk"]
+    assert names(benchmark, benchmark.seen_classes) == ["ant", "bee", "cat", "dog"]
+    assert len(benchmark.test_unseen) == 0
+
+
+def test_a_fifth_of_each_class_is_held_out_but_never_a_lone_picture(pets):
+    benchmark = read(pets)
+    held_out = np.bincount(benchmark.labels[benchmark.test_seen], minlength=5)
+    np.testing.assert_array_equal(held_out, [1, 1, 2, 0, 0])
+    assert len(benchmark.train) == sum(COUNTS.values()) - 4
+
+
+def test_the_seed_decides(pets):
+    assert split(read(pets)) == split(read(pets, seed=0))
+    assert len({str(split(read(pets, seed=seed))) for seed in range(5)}) > 1
+    drawn = {str(names(*[(b := read(pets, unseen="0.5", seed=seed)), b.unseen_classes])) for seed in range(9)}
+    assert len(drawn) > 1
+
+
+def test_unseen_by_name(pets):
+    benchmark = read(pets, unseen="cat, ant")
+    assert names(benchmark, benchmark.unseen_classes) == ["ant", "cat", "elk"]
+    assert len(benchmark.test_unseen) == COUNTS["ant"] + COUNTS["cat"]
+
+
+def test_unseen_by_a_name_with_a_comma(pets):
+    (pets / "bee").rename(pets / "bee, honey")
+    table(pets / "classes.csv", rows=[("ant", 1, 2, 3), ("bee, honey", 2, 3, 4), ("cat", 3, 4, 5), ("dog", 5, 6, 7)])
+    benchmark = read(pets, unseen='"bee, honey",dog')
+    assert names(benchmark, benchmark.unseen_classes) == ["bee, honey", "dog"]
+
+
+def test_unseen_by_fraction_is_drawn_among_classes_with_pictures(pets):
+    benchmark = read(pets, unseen="0.5")
+    assert len(benchmark.unseen_classes) == 3
+    assert "elk" in names(benchmark, benchmark.unseen_classes)
+    drawn = ", ".join(name for name in names(benchmark, benchmark.unseen_classes) if name != "elk")
+    assert benchmark.notes == (f"unseen classes drawn (seed 0): {drawn}",)
+
+
+def test_a_fraction_leaves_a_class_to_train_on(pets):
+    assert len(read(pets, unseen="0.99").seen_classes) == 1
+
+
+def test_a_class_whose_name_is_a_number_is_a_name(pets):
+    (pets / "dog").rename(pets / "0.5")
+    table(pets / "classes.csv", rows=[(name, 1, 2, 3 + i) for i, name in enumerate(("ant", "bee", "cat", "0.5"))])
+    benchmark = read(pets, unseen="0.5")
+    assert names(benchmark, benchmark.unseen_classes) == ["0.5"]
+
+
+def test_without_a_list_and_with_pictures_of_every_class_a_fifth_is_drawn(pets):
+    table(pets / "classes.csv", rows=[(name, 1, 2, 3 + i) for i, name in enumerate(COUNTS)])
+    benchmark = read(pets)
+    assert len(benchmark.unseen_classes) == 1
+    assert benchmark.notes[0].startswith("unseen classes drawn (seed 0): ")
+
+
+@pytest.mark.parametrize(
+    ("file", "delimiter", "encoding"),
+    [("classes.csv", ";", "utf-8"), ("classes.csv", ",", "utf-8-sig"), ("classes.tsv", "\t", "utf-8")],
+)
+def test_other_tables(pets, file, delimiter, encoding):
+    (pets / "classes.csv").unlink()
+    table(pets / file, header=("class", "wings, two", "légs", "size"), delimiter=delimiter, encoding=encoding)
+    assert read(pets).attribute_names == ("wings, two", "légs", "size")
+
+
+def test_a_quoted_header_blank_lines_and_a_table_elsewhere(pets, tmp_path):
+    lines = [f'"{name}",{i + 1}, 2\r\n,,\r\n' for i, name in enumerate(NAMES)]
+    (tmp_path / "mine.csv").write_text('"class","a","b"\r\n' + "\r\n".join(lines), newline="")
+    benchmark = read(pets, classes=str(tmp_path / "mine.csv"), normalize=False)
+    np.testing.assert_array_equal(benchmark.class_embeddings, [[i + 1, 2] for i in range(5)])
+
+
+def test_text_embeddings(pets, tmp_path):
+    embeddings = np.random.default_rng(0).normal(size=(5, 8))
+    np.save(tmp_path / "text.npy", embeddings)
+    (tmp_path / "text.txt").write_text("\n".join(NAMES) + "\n")
+    benchmark = read(pets, classes=str(tmp_path / "text.npy"), normalize=False)
+    assert benchmark.class_names == NAMES
+    assert benchmark.attribute_names == ()
+    np.testing.assert_array_equal(benchmark.class_embeddings, embeddings.astype(np.float32))
+
+
+def test_attribute_vectors(pets, tmp_path):
+    np.save(tmp_path / "vectors.npy", np.ones((3, 2)))
+    assert read(pets, attribute_vectors=tmp_path / "vectors.npy").attribute_vectors.shape == (3, 2)
+    np.save(tmp_path / "vectors.npy", np.ones((4, 2)))
+    assert "vectors.npy: got shape (4, 2); wanted (3, columns)" in refusal(
+        pets, attribute_vectors=tmp_path / "vectors.npy"
+    )
+
+
+def test_through_the_door_in_both_stages(pets):
+    assert load(str(pets), stage="final", inputs="images").name == "pets"
+    tune = load(f"{pets}/", stage="tune", inputs="images", unseen="ant")
+    assert tune.class_names == ("bee", "cat", "dog")
+    with pytest.raises(InputError, match="--splits has no meaning"):
+        load(str(pets), inputs="images", splits="att_splits")
+
+
+def test_files_that_are_no_pictures_are_skipped_aloud(pets):
+    (pets / "bee/notes.txt").write_text("buzz")
+    (pets / "bee/.DS_Store").write_text("")
+    (pets / ".cache").mkdir()
+    benchmark = read(pets)
+    assert len(benchmark.inputs) == sum(COUNTS.values())
+    assert benchmark.notes == ("skipped as no pictures: 1 files, first bee/notes.txt",)
+
+
+# Features.
+
+
+@pytest.mark.parametrize("kind", ["features", "maps", "levels"])
+def test_the_filter_bank(pets, kind, monkeypatch):
+    monkeypatch.setattr(folder, "_CHUNK", 5)
+    benchmark = read(pets, kind, features="filters")
+    pictures = read(pets).inputs
+    pixels = []
+    for path in pictures:
+        with Image.open(path) as image:
+            pixels.append(np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)))
+    expected = {"features": filters.pooled, "maps": filters.maps, "levels": filters.levels}[kind](np.stack(pixels))
+    taken = benchmark.take(np.arange(len(pictures)))
+    if kind != "levels":
+        expected, taken = (expected,), (taken,)
+    for got, wanted in zip(taken, expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+    assert benchmark.finite
+    assert split(read(pets)) == {
+        part: {str(pictures[row]) for row in getattr(benchmark, part)} for part in ("train", "test_seen", "test_unseen")
+    }
+
+
+def feature_file(pets, name="mobile", prefix=""):
+    """Rows in an order of their own, the last of a picture that is gone; a row's features say whose it is."""
+    files = [f"{name}/{path.name}" for name in COUNTS for path in sorted((pets / name).iterdir())]
+    files = [*np.random.default_rng(1).permutation(files), "ant/gone.jpg"]
+    features = np.arange(3 * len(files), dtype=np.float32).reshape(len(files), 3)
+    scipy.io.savemat(
+        pets / f"{name}.mat",
+        {
+            "features": features.T,
+            "labels": np.ones((len(files), 1)),
+            "image_files": np.array([prefix + file for file in files], object)[:, None],
+        },
+    )
+    return files, features
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "/somewhere/else/"])
+def test_features_of_a_file_are_matched_by_picture(pets, prefix):
+    files, features = feature_file(pets, prefix=prefix)
+    benchmark = read(pets, "features", features="mobile")
+    np.testing.assert_array_equal(benchmark.inputs, features)
+    assert benchmark.labels.tolist() == [NAMES.index(file.split("/")[0]) for file in files[:-1]] + [-1]
+    parts = split(read(pets))
+    for part, pictures in parts.items():
+        assert {str(pets / files[row]) for row in getattr(benchmark, part)} == pictures
+    assert benchmark.notes == ()
+
+
+def test_the_only_features_there_are_taken_and_named(pets):
+    feature_file(pets)
+    assert read(pets, "features").notes == (f"features by mobile, the only ones in {pets}",)
+
+
+def test_several_features_are_listed(pets):
+    feature_file(pets)
+    feature_file(pets, "vgg")
+    assert "features by mobile, vgg; wanted one of them named with --features" in refusal(pets, "features")
+
+
+@pytest.mark.parametrize("kind", ["maps", "levels"])
+def test_maps_of_a_file_are_mapped_not_copied(pets, kind):
+    files, _ = feature_file(pets)
+    array = np.arange(len(files) * 8, dtype=np.float16).reshape(len(files), 2, 2, 2)
+    np.save(pets / ("mobile_maps.npy" if kind == "maps" else "mobile_conv5.npy"), array)
+    (pets / "mobile.json").write_text(json.dumps({"layers": ["conv5"], "finite": True}))
+    benchmark = read(pets, kind)
+    inputs = benchmark.inputs if kind == "maps" else benchmark.inputs[0]
+    assert isinstance(inputs, np.memmap)
+    assert benchmark.finite
+    row = files.index("bee/1.png")
+    assert names(benchmark, [benchmark.labels[row]]) == ["bee"]
+    np.testing.assert_array_equal(inputs[row], array[row])
+
+
+@pytest.mark.parametrize("kind", ["features", "maps", "levels"])
+def test_without_features_the_sentence_says_what_to_run(pets, kind):
+    message = refusal(pets, kind)
+    for words in ("missing NAME", "`python -m experiments.prepare --dataset", "--features filters", str(pets)):
+        assert words in message
+
+
+def test_features_that_are_not_there(pets):
+    feature_file(pets)
+    message = refusal(pets, "features", features="vgg")
+    assert "missing vgg.mat" in message
+    assert "pass --features mobile" in message
+
+
+def test_pictures_newer_than_the_features(pets):
+    feature_file(pets)
+    picture(pets / "bee/new.png")
+    message = refusal(pets, "features")
+    assert "mobile.mat: image_files lacks 1 of 23 pictures" in message
+    assert "first bee/new.png" in message
+
+
+def test_features_are_no_path(pets):
+    assert "features: got '../x'; wanted a name" in refusal(pets, "features", features="../x")
+
+
+# Pictures.
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("L", "jpg"),
+        ("CMYK", "jpg"),
+        ("P", "png"),
+        ("RGBA", "png"),
+        ("1", "png"),
+        ("LA", "png"),
+        ("P", "gif"),
+        ("L", "tif"),
+    ],
+)
+def test_every_mode_becomes_rgb(tmp_path, mode, suffix):
+    picture(tmp_path / f"a.{suffix}", mode=mode)
+    decoded = folder._decode(tmp_path / f"a.{suffix}", 16)
+    assert (decoded.shape, decoded.dtype) == ((16, 16, 3), np.uint8)
+    assert 40 < decoded.mean() < 215
+
+
+def test_sixteen_bits_keep_their_greys(tmp_path):
+    Image.fromarray(np.full((4, 4), 0x80FF, np.uint16)).save(tmp_path / "grey.png")
+    assert (folder._decode(tmp_path / "grey.png", 4) == 0x80).all()
+
+
+def test_a_picture_is_turned_as_its_exif_says(tmp_path):
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4] = 255  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn right
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    decoded = folder._decode(tmp_path / "turned.png", 8)
+    assert decoded[:, 4:].min() == 255
+    assert decoded[:, :4].max() == 0
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def test_a_truncated_picture_is_named_when_decoded(pets):
+    for file in ("cat/2.JPG", "cat/3.png"):
+        whole = (pets / file).read_bytes()
+        picture(pets / file, size=(64, 64))
+        cut(pets / file)
+        assert read(pets).kind == "images"  # its header is whole
+        message = refusal(pets, "features", features="filters")
+        assert f"{file}: does not decode" in message
+        (pets / file).write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+)
+@pytest.mark.parametrize(("inputs", "features"), [("images", None), ("features", "filters")])
+def test_what_is_no_picture_is_named(pets, content, inputs, features):
+    (pets / "dog/0.JPG").write_bytes(content)
+    message = refusal(pets, inputs, features=features)
+    assert "dog/0.JPG: cannot be read" in message
+
+
+@pytest.mark.parametrize("side", [7_072, 10_000, 20_000])  # above our limit, Pillow's warning, Pillow's error
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("inputs", "features"), [("images", None), ("maps", "filters")])
+def test_a_picture_of_too_many_pixels_is_refused_by_its_header(pets, side, inputs, features):
+    picture(pets / "dog/big.png")
+    content = bytearray((pets / "dog/big.png").read_bytes())
+    content[16:24] = struct.pack(">II", side, side)  # the size in the PNG's first chunk, and that chunk's checksum
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (pets / "dog/big.png").write_bytes(content)
+    message = refusal(pets, inputs, features=features)
+    assert "dog/big.png: " in message
+    assert str(side**2) in message.replace(",", "")
+    assert "wanted at most 50,000,000 pixels" in message
+
+
+# What it refuses.
+
+BAD_TABLES = {
+    "class twice": ("class,a\nant,1\nbee,2\nant,3\n", "classes.csv: class ant stands there 2 times; wanted once"),
+    "column twice": ("class,a,b,a\nant,1,2,3\n", "classes.csv: column a stands there 2 times"),
+    "column without a name": ("class,a,\nant,1,2\n", "a column has no name"),
+    "class without a name": ("class,a\n ,1\n", "a class has no name"),
+    "no number": (
+        "class,a,b\nant,1,2\nbee,1,many\n",
+        "classes.csv: line 3, column b: got 'many'; wanted a finite number",
+    ),
+    "nothing": ("class,a,b\nant,1,\n", "line 2, column b: got ''"),
+    "NaN": ("class,a\nant,nan\n", "line 2, column a: got 'nan'; wanted a finite number"),
+    "infinity": ("class,a\nant,1e999\n", "got '1e999'"),
+    "too few cells": ("class,a,b\nant,1\n", "line 2: 2 cells; wanted 3"),
+    "too many cells": ("class,a,b\nant,1,2\nbee,1,2,3\n", "line 3: 4 cells; wanted 3"),
+    "no rows": ("class,a\n", "no line after the header"),
+    "no attributes": ("class,\nant,\n", "a column has no name"),
+    "no header": ("ant,1\nbee,2\n", r"line 1 is 'ant,1\n'; wanted the header class,attr1,attr2"),
+    "empty": ("", "line 1 is ''"),
+    "other letters": ("class,a\nbé,1\n".encode("latin-1"), "wanted a CSV or TSV in UTF-8"),
+    "open quote": ('class,a\n"ant,1\n', "cannot be read (unexpected end of data)"),
+    "all zero": ("class,a\n" + "".join(f"{name},{i}\n" for i, name in enumerate(NAMES)), "row [0] is all zero"),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD_TABLES.values(), ids=BAD_TABLES)
+def test_bad_tables(pets, text, words):
+    (pets / "classes.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert words in refusal(pets)
+
+
+def test_no_table(pets):
+    (pets / "classes.csv").unlink()
+    message = refusal(pets)
+    assert f"{pets}/classes.csv or {pets}/classes.tsv" in message
+    assert "--classes" in message
+    assert "no file" in refusal(pets, classes="elsewhere.csv")
+
+
+def test_no_folder(tmp_path):
+    assert "dataset: no folder" in refusal(tmp_path / "none")
+
+
+def test_a_folder_without_pictures(tmp_path):
+    table(tmp_path / "classes.csv")
+    assert "no sub-folder of pictures" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "notes.txt"])
+def test_an_empty_class_folder(pets, content):
+    (pets / "elk").mkdir()
+    if content:
+        (pets / "elk" / content).touch()
+    assert f"{pets / 'elk'}: no picture in it" in refusal(pets)
+
+
+def test_a_folder_without_a_row(pets):
+    (pets / "cat").rename(pets / "cats")
+    assert f"{pets / 'cats'}: no row for it in {pets / 'classes.csv'}; did you mean cat?" in refusal(pets)
+
+
+@pytest.mark.parametrize(
+    ("unseen", "words"),
+    [
+        ("catt", "unseen: no class 'catt'; did you mean cat?"),
+        ("zzz,cat", "unseen: no class 'zzz'; wanted one of ant, bee, cat, dog, elk"),
+        ("ant,,bee", "unseen: no class ''"),
+        ("", "unseen: no class ''"),
+        ("1.5", "unseen: got 1.5; wanted class names or a fraction between 0 and 1"),
+        ("0", "unseen: got 0; wanted"),
+        ("nan", "unseen: got nan; wanted"),
+        ("ant,bee,cat,dog", "unseen: all 4 classes with pictures; wanted one left to train on"),
+    ],
+)
+def test_bad_unseen_lists(pets, unseen, words):
+    assert words in refusal(pets, unseen=unseen)
+
+
+def test_bad_text_embeddings(pets, tmp_path):
+    path = tmp_path / "text.npy"
+    np.save(path, np.ones((5, 8)))
+    assert "text.txt: cannot be read" in refusal(pets, classes=path)
+    (tmp_path / "text.txt").write_text("ant\nbee\n")
+    assert "text.txt: 2 classes; wanted 5, one a row of" in refusal(pets, classes=path)
+    (tmp_path / "text.txt").write_text("ant\nbee\ncat\ndog\nant\n")
+    assert "text.txt: class ant stands there 2 times" in refusal(pets, classes=path)
+    np.save(path, np.full((5, 8), np.nan))
+    assert "text.npy: a value is nan" in refusal(pets, classes=path)
+    np.save(path, np.array([{}], object), allow_pickle=True)
+    assert "text.npy: cannot be read" in refusal(pets, classes=path)

@@ -1,0 +1,57 @@
+"""The only door to data: `load` reads one stage of one benchmark, whatever it is stored in."""
+
+import inspect
+import os
+import pathlib
+
+from zslkeras.benchmarks import folder, shapes, xlsa
+from zslkeras.benchmarks.benchmark import KINDS, STAGES, Benchmark, tune_stage
+from zslkeras.errors import InputError
+
+__all__ = ["Benchmark", "default_root", "load", "tune_stage"]
+
+
+def default_root():
+    """Where data lies unless told otherwise: $ZSLKERAS_DATA, then ./data."""
+    return pathlib.Path(os.environ.get("ZSLKERAS_DATA") or "data")
+
+
+def load(name, root=None, stage="tune", inputs="features", fold=0, **options):
+    """Reads one stage of a benchmark.
+
+    Args:
+        name: "shapes", one of the field's six (any case), or the path of your own folder of pictures.
+        root: the data root; `default_root()` if None.
+        stage: "tune", where everything is chosen, or "final", the published split.
+        inputs: one of "features", "maps", "levels", "images": what the model eats.
+        fold: of stage "tune": 0 for the published validation classes, k for a further draw.
+        **options: what the reader takes (see `xlsa.read`, `folder.read`, `shapes.read`); None means its default.
+
+    Returns:
+        A Benchmark.
+    """
+    if stage not in STAGES:
+        raise InputError(f"stage: got {stage!r}; wanted one of {', '.join(STAGES)}")
+    if inputs not in KINDS:
+        raise InputError(f"inputs: got {inputs!r}; wanted one of {', '.join(KINDS)}")
+    reader = _reader(name)
+    options = {key: value for key, value in options.items() if value is not None}
+    known = [p.name for p in inspect.signature(reader.read).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for key in options:
+        if key not in known:
+            raise InputError(f"--{key} has no meaning for dataset {name}; it takes {', '.join(known) or 'no options'}")
+    final = reader.read(name, pathlib.Path(root) if root else default_root(), inputs, **options)
+    return tune_stage(final, fold) if stage == "tune" else final
+
+
+def _reader(name):
+    if name.lower() == "shapes":
+        return shapes
+    if os.sep in name or name in (os.curdir, os.pardir):
+        return folder
+    if name.upper() in xlsa.NAMES:
+        return xlsa
+    raise InputError(
+        f"dataset: got {name!r}; wanted shapes, {', '.join(n.lower() for n in xlsa.NAMES)}, "
+        "or the path of a folder with one sub-folder of pictures a class (written with a slash: ./flowers)"
+    )

@@ -1,0 +1,226 @@
+"""What a zero-shot benchmark is: rows, labels, class embeddings, a split, and the two stages made of it.
+
+Stage "final" is the published split. Stage "tune" is cut out of its training rows alone: validation classes play
+unseen, and nothing of the published test rows or of the published unseen classes is left in it. Whatever is chosen
+(an epoch, a scaler, gamma, a weight of a loss) is chosen there.
+"""
+
+import dataclasses
+import functools
+import hashlib
+
+import numpy as np
+
+from zslkeras.errors import InputError
+
+KINDS = ("features", "maps", "levels", "images")
+STAGES = ("tune", "final")
+HELD_OUT_SHARE = 0.2  # of each seen class's rows, to play test_seen in stage tune
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Benchmark:
+    """N rows of one kind of input, C classes, and who plays what in this stage.
+
+    Attributes:
+        name: "flo", "shapes", or the name of your folder.
+        source: the file the arrays came from, for error messages.
+        kind: one of KINDS.
+        inputs: [N, D] features, [N, H, W, F] maps, a tuple of such maps, uint8 pictures [N, H, W, 3] or picture
+            paths [N]. May be a memory map; never copied whole.
+        labels: [N] class ids; -1 for a row of a class outside this stage.
+        class_embeddings: [C, A].
+        class_names: C names.
+        seen_classes, unseen_classes: class ids, disjoint.
+        train, test_seen, test_unseen: row ids, disjoint.
+        attribute_names: A names, or empty where the embedding's columns have none.
+        attribute_vectors: [A, V] or None.
+        validation_classes: the published validation classes (ids among the seen), or None.
+        stage: one of STAGES.
+        finite: True if the inputs are known to hold no NaN or infinity; else `take` checks each batch.
+        notes: sentences the user should read once (what was drawn, what was skipped).
+    """
+
+    name: str
+    source: str
+    kind: str
+    inputs: np.ndarray | tuple[np.ndarray, ...]
+    labels: np.ndarray
+    class_embeddings: np.ndarray
+    class_names: tuple[str, ...]
+    seen_classes: np.ndarray
+    unseen_classes: np.ndarray
+    train: np.ndarray
+    test_seen: np.ndarray
+    test_unseen: np.ndarray
+    attribute_names: tuple[str, ...] = ()
+    attribute_vectors: np.ndarray | None = None
+    validation_classes: np.ndarray | None = None
+    stage: str = "final"
+    finite: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        rows, classes = len(self.labels), len(self.class_names)
+        for array in self._arrays:
+            _require(len(array) == rows, self, f"labels: {rows} of them", f"one a row of the {len(array)} inputs")
+        _require(
+            self.class_embeddings.ndim == 2 and len(self.class_embeddings) == classes,
+            self,
+            f"class_embeddings: shape {self.class_embeddings.shape}",
+            f"({classes}, A), one row a class",
+        )
+        _require_finite(self, "class_embeddings", self.class_embeddings)
+        zero = np.flatnonzero(~self.class_embeddings.any(axis=1))
+        _require(not len(zero), self, f"class_embeddings: row {zero[:1]} is all zero", "an embedding for every class")
+        names, counts = np.unique(self.class_names, return_counts=True)
+        _require(counts.max(initial=0) <= 1, self, f"class_names: {names[counts > 1][:1]} twice", "different names")
+        _require_ids(self, "labels", self.labels, -1, classes)
+        _require_ids(self, "seen_classes", self.seen_classes, 0, classes)
+        _require_ids(self, "unseen_classes", self.unseen_classes, 0, classes)
+        _require_disjoint(self, "seen_classes", "unseen_classes")
+        for name, group in (("train", "seen"), ("test_seen", "seen"), ("test_unseen", "unseen")):
+            ids = getattr(self, name)
+            _require_ids(self, name, ids, 0, rows)
+            _require(len(np.unique(ids)) == len(ids), self, f"{name}: a row twice", "each row once")
+            stray = ids[~np.isin(self.labels[ids], getattr(self, f"{group}_classes"))]
+            if len(stray):
+                got = f"{name}: row {stray[0]} has class {self._name_of(stray[0])}"
+                _require(False, self, got, f"rows of {group} classes only")
+        _require(len(self.train) > 0, self, "train: no rows", "at least one")
+        for first, second in (("train", "test_seen"), ("train", "test_unseen"), ("test_seen", "test_unseen")):
+            _require_disjoint(self, first, second)
+        for names, size in ((self.attribute_names, "names"), (self.attribute_vectors, "vectors")):
+            wanted = self.class_embeddings.shape[1]
+            _require(
+                names is None or not len(names) or len(names) == wanted,
+                self,
+                f"attribute_{size}: {0 if names is None else len(names)} of them",
+                f"{wanted}, one a column of the class embeddings",
+            )
+        if self.attribute_vectors is not None:
+            _require_finite(self, "attribute_vectors", self.attribute_vectors)
+
+    @property
+    def input_shape(self):
+        """The shape of one row: (D,), (H, W, F), or a tuple of those for levels."""
+        shapes = tuple(array.shape[1:] for array in self._arrays)
+        return shapes if self.kind == "levels" else shapes[0]
+
+    @property
+    def seen_mask(self):
+        """[C] bool, True where a class is seen."""
+        return np.isin(np.arange(len(self.class_names)), self.seen_classes)
+
+    def take(self, rows):
+        """The inputs of `rows`, in that order and in their stored dtype; a tuple for levels."""
+        taken = tuple(np.take(array, rows, axis=0) for array in self._arrays)
+        if not self.finite and self.kind != "images":
+            for array in taken:
+                _require_finite(self, "inputs", array, rows)
+        return taken if self.kind == "levels" else taken[0]
+
+    @functools.cached_property
+    def digest(self):
+        """Names this stage's content: labels, embeddings, split, and the input rows that the split uses.
+
+        Inputs larger than 1 GiB are sampled (shape, dtype and 256 evenly spaced rows of the split).
+        """
+        hasher = hashlib.sha256(repr((self.name, self.stage, self.kind, self.class_names)).encode())
+        for field in ("labels", "class_embeddings", "seen_classes", "unseen_classes", *_ROW_SETS):
+            hasher.update(np.ascontiguousarray(getattr(self, field)).tobytes())
+        used = np.sort(np.concatenate([getattr(self, field) for field in _ROW_SETS]))
+        if sum(array.nbytes for array in self._arrays) > 2**30:
+            used = used[np.linspace(0, len(used) - 1, 256).astype(int)]
+        for array in self._arrays:
+            hasher.update(repr((array.shape, array.dtype.str)).encode())
+            for start in range(0, len(used), 1024):
+                hasher.update(np.ascontiguousarray(array[used[start : start + 1024]]).tobytes())
+        return hasher.hexdigest()[:16]
+
+    @property
+    def _arrays(self):
+        return self.inputs if self.kind == "levels" else (self.inputs,)
+
+    def _name_of(self, row):
+        label = self.labels[row]
+        return self.class_names[label] if label >= 0 else "none of this stage"
+
+
+_ROW_SETS = ("train", "test_seen", "test_unseen")
+
+
+def tune_stage(final, fold=0, seed=0):
+    """Cuts stage "tune" out of the training rows of stage "final".
+
+    Args:
+        final: a Benchmark of stage "final".
+        fold: 0 takes the published validation classes where there are any, else a seeded draw; any other number is
+            a further draw of as many classes.
+        seed: of the draws; fixed unless you want other held-out rows.
+
+    Returns:
+        A Benchmark with ids renumbered over the seen classes of `final`. Published unseen classes have no embedding
+        in it, and their rows and the test rows are in none of its row sets and have no label.
+    """
+    seen, notes = np.sort(final.seen_classes), list(final.notes)
+    validation = final.validation_classes
+    # Where the field published none: as large a share of the seen classes as the unseen ones are of all classes.
+    share = len(final.unseen_classes) / max(1, len(final.seen_classes) + len(final.unseen_classes))
+    count = len(validation) if validation is not None else max(2, round(share * len(seen)))
+    _require(count < len(seen), final, f"seen_classes: {len(seen)}", f"more than the {count} validation classes")
+    if fold or validation is None:
+        validation = np.sort(np.random.default_rng([seed, fold]).choice(seen, count, replace=False))
+        names = ", ".join(final.class_names[c] for c in validation[:8]) + (", ..." if count > 8 else "")
+        notes.append(f"validation classes drawn (fold {fold}, seed {seed}): {count} of {len(seen)} seen: {names}")
+    generator = np.random.default_rng([seed, fold, 1])
+    labels_of_train = final.labels[final.train]
+    held_out = []
+    for label in np.setdiff1d(seen, validation):
+        rows = final.train[labels_of_train == label]
+        count = max(1, round(HELD_OUT_SHARE * len(rows))) if len(rows) > 1 else 0  # a lone picture stays in train
+        held_out.append(generator.choice(rows, count, replace=False))
+    held_out = np.sort(np.concatenate(held_out))
+    test_unseen = final.train[np.isin(labels_of_train, validation)]
+    ids = np.full(len(final.class_names) + 1, -1, np.int32)  # the last entry maps label -1 to -1
+    ids[seen] = np.arange(len(seen), dtype=np.int32)
+    labels = np.full(len(final.labels), -1, np.int32)  # test rows lose their label altogether
+    labels[final.train] = ids[labels_of_train]
+    return dataclasses.replace(
+        final,
+        stage="tune",
+        labels=labels,
+        class_embeddings=final.class_embeddings[seen],
+        class_names=tuple(final.class_names[c] for c in seen),
+        seen_classes=ids[np.setdiff1d(seen, validation)],
+        unseen_classes=ids[validation],
+        train=np.setdiff1d(final.train, np.concatenate([held_out, test_unseen])),
+        test_seen=held_out,
+        test_unseen=np.sort(test_unseen),
+        validation_classes=None,
+        notes=tuple(notes),
+    )
+
+
+def _require(condition, benchmark, got, wanted):
+    if not condition:
+        raise InputError(f"{benchmark.source}: {got}; wanted {wanted}")
+
+
+def _require_ids(benchmark, field, ids, low, high):
+    wrong = ids[(ids < low) | (ids >= high)]
+    _require(not len(wrong), benchmark, f"{field}: {wrong[:1]} is out of range", f"ids in {max(low, 0)}..{high - 1}")
+
+
+def _require_disjoint(benchmark, first, second):
+    both = np.intersect1d(getattr(benchmark, first), getattr(benchmark, second))
+    _require(not len(both), benchmark, f"{first} and {second} share {len(both)}, first {both[:1]}", "none shared")
+
+
+def _require_finite(benchmark, field, array, rows=None):
+    if np.isfinite(array).all():
+        return
+    first = np.argwhere(~np.isfinite(array))[0]
+    row = first[0] if rows is None else np.asarray(rows)[first[0]]
+    value = array[tuple(first)]
+    _require(False, benchmark, f"{field}: {value} at row {row}, position {tuple(map(int, first[1:]))}", "finite numbers")

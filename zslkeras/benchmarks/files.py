@@ -1,0 +1,321 @@
+"""The files that both readers read: MATLAB variables, and features, maps and levels named after their extractor.
+
+Files come from strangers. No pickle is loaded, no link out of a file is followed, and whatever a damaged file makes a
+parser do ends as one sentence that names the file.
+"""
+
+import glob
+import json
+import os
+
+import h5py
+import numpy as np
+import scipy.io
+
+from zslkeras.errors import InputError
+
+DEFAULT_FEATURES = "res101"
+_TEXTS = ("allclasses_names", "image_files")  # cell arrays of strings; every other field is a numeric matrix
+_MOST_DEFLATED = 1100  # deflate shrinks at most 1032 times
+
+
+def plain_name(argument, value):
+    """Refuses a name that could reach outside the dataset's folder."""
+    if not isinstance(value, str) or not value or set(value) & set("/\\\0"):
+        raise InputError(f"{argument}: got {value!r}; wanted a name, without a path separator")
+    return value
+
+
+def read_json(path):
+    """The object in a JSON file; empty where there is no file."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({_brief(error)}); wanted JSON") from error
+    if not isinstance(read, dict):
+        raise InputError(f"{path}: holds a {type(read).__name__}; wanted a JSON object")
+    return read
+
+
+def read_mat(path, required, optional=()):
+    """Reads fields of a MATLAB v5 or v7.3 file.
+
+    Args:
+        path: the file.
+        required: names of fields that must be there.
+        optional: names of fields left out of the result where the file has none.
+
+    Returns:
+        A dict of matrices, shaped as MATLAB shows them, and of lists of strings for cell arrays of strings.
+    """
+    fields = _open_mat(path, lambda reader: reader.read([*required, *optional]))
+    for name in required:
+        if name not in fields:
+            holds = ", ".join(_field_names(path)) or "nothing"
+            raise InputError(f"{path}: no field {name}; it holds {holds}; wanted {', '.join(required)}")
+    # MATLAB writes what it does not know as [].
+    fields = {name: value for name, value in fields.items() if name in required or np.size(value)}
+    for name, value in fields.items():
+        if name in _TEXTS:
+            continue
+        if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "iufb" or not value.size:
+            got = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise InputError(f"{path}: {name} is {got}; wanted a matrix of numbers")
+    return fields
+
+
+def read_npy(path):
+    """Maps a .npy file of floats into memory; nothing is read yet."""
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except Exception as error:  # object arrays, other formats, files shorter than their header says
+        raise InputError(f"{path}: cannot be read ({_brief(error)}); wanted a complete .npy file of floats") from error
+    if array.dtype not in (np.float16, np.float32, np.float64):
+        raise InputError(f"{path}: got dtype {array.dtype}; wanted float16, float32 or float64")
+    return array
+
+
+def read_matrix(path, rows=None):
+    """A small float32 [rows, columns] out of a .npy file."""
+    array = read_npy(path)
+    if array.ndim != 2 or rows not in (None, len(array)):
+        raise InputError(f"{path}: got shape {array.shape}; wanted ({'rows' if rows is None else rows}, columns)")
+    return require_finite(path, "a value", np.array(array, np.float32))
+
+
+def ids(path, field, values, high, what):
+    """1-based numbers of a .mat file as 0-based ids.
+
+    Args:
+        path, field: where the numbers stand, for the message.
+        values: a row or a column.
+        high: the largest number there may be.
+        what: what the numbers count, for the message.
+    """
+    if 1 not in values.shape:
+        raise InputError(f"{path}: {field} has shape {values.shape}; wanted a single row or column")
+    flat = values.ravel()
+    wrong = np.flatnonzero(~((flat >= 1) & (flat <= high) & (flat == np.floor(flat))))  # NaN fails every comparison
+    if len(wrong):
+        raise InputError(f"{path}: {field} is {flat[wrong[0]]} at position {wrong[0] + 1}; wanted 1..{high}, {what}")
+    return flat.astype(np.int64) - 1
+
+
+def require_finite(path, field, matrix):
+    """Returns the matrix; refuses NaN and infinity."""
+    for start in range(0, len(matrix), 4096):
+        wrong = np.argwhere(~np.isfinite(matrix[start : start + 4096]))
+        if len(wrong):
+            row, column = wrong[0]
+            value = matrix[start + row, column]
+            raise InputError(f"{path}: {field} is {value} at row {start + row}, column {column}; wanted finite numbers")
+    return matrix
+
+
+def unit_rows(matrix):
+    """Rows at L2 length one; a row of zeros stays one, which a benchmark refuses."""
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix / np.where(lengths > 0, lengths, 1)
+
+
+def choose_features(folder, kind, features):
+    """Settles which extractor's files to read.
+
+    Args:
+        folder: where they lie.
+        kind: "features", "maps" or "levels".
+        features: what the user asked for, or None.
+
+    Returns:
+        The name, or None if there are no such files, and a note where neither the user nor the default named it.
+    """
+    if features is not None:
+        return plain_name("features", features), None
+    if all(path.is_file() for path in inputs_files(folder, kind, DEFAULT_FEATURES)):
+        return DEFAULT_FEATURES, None
+    there = _extractors(folder, kind)
+    if len(there) > 1:
+        raise InputError(f"{folder}: {kind} by {', '.join(there)}; wanted one of them named with --features")
+    if there:
+        return there[0], f"{kind} by {there[0]}, the only ones in {folder}"
+    return None, None
+
+
+def how_to_get(folder, kind, dataset):
+    """The half of a sentence that says which feature files there are and how others come to be."""
+    there = _extractors(folder, kind) if folder.is_dir() else []
+    file = {
+        "features": "NAME.mat there (features [D, N], labels [N, 1], image_files [N, 1])",
+        "maps": "NAME_maps.npy there (float [N, H, W, C])",
+        "levels": "NAME_<layer>.npy there for each layer (float [N, H, W, C])",
+    }[kind]
+    return (
+        (f"pass --features {' or '.join(there)}, " if there else "")
+        + f"run `python -m experiments.prepare --dataset {dataset} --images DIR --name NAME`, "
+        + f"or put {file} and pass --features NAME"
+    )
+
+
+def inputs_files(folder, kind, features):
+    """The files that hold one kind of inputs; they need not exist."""
+    if kind == "features":
+        return [folder / f"{features}.mat"]
+    if kind == "maps":
+        return [folder / f"{features}_maps.npy"]
+    layers = read_json(folder / f"{features}.json").get("layers")
+    if layers:
+        return [folder / f"{features}_{plain_name(f'{features}.json: layer', layer)}.npy" for layer in layers]
+    others = sorted(path for path in folder.glob("*.npy") if path.name.startswith(f"{features}_"))
+    return [path for path in others if path.stem != f"{features}_maps"] or [folder / f"{features}_<layer>.npy"]
+
+
+def read_inputs(folder, kind, features, rows):
+    """Reads features, or opens maps or levels.
+
+    Args:
+        folder, kind, features: as for `inputs_files`, which must exist.
+        rows: N, how many labels there are.
+
+    Returns:
+        The inputs as `Benchmark` wants them, and whether they are known to be finite.
+    """
+    paths = inputs_files(folder, kind, features)
+    if kind == "features":
+        matrix = read_mat(paths[0], ["features"])["features"]
+        if matrix.shape[1] != rows:
+            raise InputError(f"{paths[0]}: features has shape {matrix.shape}; wanted (D, {rows}), one column a label")
+        with np.errstate(over="ignore"):  # what float32 cannot hold turns infinite, and is refused as such
+            matrix = np.ascontiguousarray(matrix.T, np.float32)
+        return require_finite(paths[0], "features", matrix), True
+    arrays = [read_npy(path) for path in paths]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.ndim != 4 or len(array) != rows:
+            raise InputError(f"{path}: got shape {array.shape}; wanted ({rows}, H, W, C), one row a label")
+    sidecars = [read_json(path.with_suffix(".json")) or read_json(folder / f"{features}.json") for path in paths]
+    finite = all(sidecar.get("finite") is True for sidecar in sidecars)
+    if kind == "maps":
+        return arrays[0], finite
+    if not read_json(folder / f"{features}.json").get("layers"):
+        arrays.sort(key=lambda array: array.shape[1] * array.shape[2], reverse=True)
+    return tuple(arrays), finite
+
+
+def rows_file(folder, features):
+    """The file that says what the rows are, or None: `<features>.mat`, else `labels.mat`, else any features' file."""
+    names = [features, "labels"] if features else ["labels", DEFAULT_FEATURES, *_extractors(folder, "features")]
+    return next((path for path in (folder / f"{name}.mat" for name in names) if path.is_file()), None)
+
+
+def _extractors(folder, kind):
+    """Whose features, maps or levels there are; levels without a sidecar only under the default name."""
+    if kind == "features":
+        return sorted(path.stem for path in folder.glob("*.mat") if "features" in _field_names(path))
+    if kind == "maps":
+        return sorted(path.name.removesuffix("_maps.npy") for path in folder.glob("*_maps.npy"))
+    layered = [path for path in folder.glob("*.json") if any(folder.glob(f"{glob.escape(path.stem)}_*.npy"))]
+    return sorted(path.stem for path in layered if read_json(path).get("layers"))
+
+
+def _field_names(path):
+    return _open_mat(path, lambda reader: reader.names())
+
+
+def _brief(error):
+    return str(error).partition("\n")[0][:120] or type(error).__name__
+
+
+def _open_mat(path, ask):
+    try:
+        with open(path, "rb") as stream:
+            header = stream.read(128)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if h5py.is_hdf5(path):
+        reader = _Version73(path)
+    elif header[126:128] in (b"IM", b"MI"):  # the byte order mark that ends a v5 header
+        reader = _Version5(path)
+    else:
+        raise InputError(f"{path}: begins with {header[:16]!r}; wanted a MATLAB file of version 5 or 7.3")
+    try:
+        return ask(reader)
+    except InputError:
+        raise
+    except Exception as error:  # scipy and h5py raise anything from zlib.error to MemoryError on a damaged file
+        raise InputError(f"{path}: truncated or damaged ({_brief(error)}); wanted a complete MATLAB file") from error
+
+
+class _Version5:
+    def __init__(self, path):
+        self.path = path
+
+    def names(self):
+        return [name for name, _, _ in scipy.io.whosmat(self.path)]
+
+    def read(self, names):
+        loaded = scipy.io.loadmat(self.path, variable_names=list(names))
+        return {name: self._value(name, loaded[name]) for name in names if name in loaded}
+
+    def _value(self, name, value):
+        if name not in _TEXTS:
+            return value
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "OU":
+            raise InputError(f"{self.path}: {name} is no cell array of strings")
+        return [self._text(name, item) for item in value.flat]
+
+    def _text(self, name, item):
+        while isinstance(item, np.ndarray) and item.size == 1:
+            item = item.flat[0]
+        if not isinstance(item, str):
+            raise InputError(f"{self.path}: {name} holds {item!r:.40}; wanted strings")
+        return str(item)
+
+
+class _Version73:
+    """HDF5, where MATLAB's matrices stand transposed and a cell array of strings is a table of references."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def names(self):
+        with h5py.File(self.path, "r") as file:
+            return [name for name in file if not name.startswith("#")]
+
+    def read(self, names):
+        with h5py.File(self.path, "r") as file:
+            return {name: self._value(file, name) for name in names if file.get(name, getlink=True) is not None}
+
+    def _value(self, file, name):
+        # Asked of the link itself: opening a soft or external one would already leave this file.
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise InputError(f"{self.path}: {name} is a link to elsewhere; wanted the data itself")
+        dataset = self._own(name, file[name])
+        if dataset.attrs.get("MATLAB_empty", 0):  # what it holds then is the shape of nothing
+            return np.empty((0, 0))
+        if name not in _TEXTS:
+            return dataset[()].T
+        if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
+            raise InputError(f"{self.path}: {name} is no cell array of strings")
+        return [self._text(name, file[reference]) for reference in dataset[()].T.flat]
+
+    def _text(self, name, item):
+        characters = self._own(name, item)[()]
+        if characters.dtype != np.uint16:
+            raise InputError(f"{self.path}: {name} holds {characters.dtype}; wanted strings")
+        return characters.tobytes().decode("utf-16")
+
+    def _own(self, name, dataset):
+        if not isinstance(dataset, h5py.Dataset):
+            raise InputError(f"{self.path}: {name} is a {type(dataset).__name__}; wanted a matrix")
+        if dataset.is_virtual or dataset.external:
+            raise InputError(f"{self.path}: {name} is stored in another file; wanted the data itself")
+        if dataset.nbytes > _MOST_DEFLATED * os.path.getsize(self.path):
+            raise InputError(
+                f"{self.path}: {name} claims {dataset.nbytes:,} bytes; wanted what a file of this size can hold"
+            )
+        return dataset

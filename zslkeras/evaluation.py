@@ -1,0 +1,374 @@
+"""What a matrix of scores is worth: per-class accuracy, calibration, and how far to trust the numbers.
+
+All accuracies are fractions, and means over classes of per-class top-1; a class without rows is left out.
+T      unseen rows, unseen candidates only.
+U, S   unseen and seen rows, all candidates, where gamma is added to the score of every unseen class
+       (calibrated stacking, Chao et al., ECCV 2016); H = 2US / (U + S). U0, S0, H0 are the same at gamma 0.
+AUSUC  area under the curve of (S, U) as gamma runs over all reals, exact: no grid of gammas.
+
+Only two facts of a row's scores matter to any of these: the best class of each group, and the gamma at which the row
+goes from one to the other. `Outcomes` keeps those, so scores can be summarised batch by batch and thrown away.
+A metric that no row speaks for is NaN.
+"""
+
+import dataclasses
+
+import numpy as np
+
+METRICS = ("T", "U", "S", "H", "U0", "S0", "H0", "AUSUC")
+
+_BLOCK_ROWS = 8192  # score rows looked at together: the copy of one group's columns stays small
+_BLOCK_WEIGHTS = 2**21  # resampled weights held together: 16 MB an array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcomes:
+    """All that the numbers need of a score matrix.
+
+    Args:
+        labels: [N] each row's class.
+        best_seen: [N] the seen class with the highest score; -1 if there are no seen classes.
+        best_unseen: [N] the same among unseen classes.
+        flip: [N] float64, best seen score - best unseen score: above this gamma the row goes to `best_unseen`.
+        seen: ids of the seen classes, ascending.
+        unseen: ids of the unseen classes, ascending.
+    """
+
+    labels: np.ndarray
+    best_seen: np.ndarray
+    best_unseen: np.ndarray
+    flip: np.ndarray
+    seen: np.ndarray
+    unseen: np.ndarray
+
+    @property
+    def in_unseen(self):
+        """[N] bool: the row's class is unseen."""
+        return np.isin(self.labels, self.unseen)
+
+    def decisions(self, gamma):
+        """[N] the class each row is given among all classes; the same answer as `decide`."""
+        return np.where(gamma > self.flip, self.best_unseen, self.best_seen)
+
+
+def decide(scores, unseen_mask, gamma=0.0):
+    """argmax(scores + gamma * unseen_mask), [B, C] -> [B].
+
+    A tie between a seen and an unseen class goes to the seen one, within a group to the lower id. It compares gamma
+    with the float64 difference of the two groups' best scores instead of adding it to the scores: a float32 sum
+    would make ties that the scores do not have, and `Outcomes` could then disagree at a break point.
+    """
+    scores, unseen_mask = np.asarray(scores), np.asarray(unseen_mask, bool)
+    if unseen_mask.shape != scores.shape[1:]:
+        raise ValueError(f"unseen_mask has shape {unseen_mask.shape}, expected {scores.shape[1:]}: one entry a class")
+    best_seen, best_unseen, flip = _contest(scores, np.flatnonzero(~unseen_mask), np.flatnonzero(unseen_mask))
+    return np.where(gamma > flip, best_unseen, best_seen)
+
+
+def outcomes(scores, labels, seen, unseen):
+    """Scores [N, C] and labels [N] -> `Outcomes`. `seen` and `unseen` are class ids: columns of `scores`."""
+    scores = np.asarray(scores)
+    labels, seen, unseen = _checked_labels(labels, seen, unseen)
+    if scores.ndim != 2 or len(scores) != len(labels):
+        raise ValueError(f"scores have shape {scores.shape}, expected ({len(labels)}, classes): one row a label")
+    ids = np.concatenate([seen, unseen])
+    if ids.min() < 0 or ids.max() >= scores.shape[1]:
+        raise ValueError(f"class ids run from {ids.min()} to {ids.max()}, but scores have {scores.shape[1]} columns")
+    return Outcomes(labels, *_contest(scores, seen, unseen), seen, unseen)
+
+
+def concatenate(batches):
+    """The `Outcomes` of several batches of rows over the same classes, as one."""
+    first = batches[0]
+    if not all(np.array_equal(b.seen, first.seen) and np.array_equal(b.unseen, first.unseen) for b in batches):
+        raise ValueError("the batches have different seen or unseen classes")
+    rows = ("labels", "best_seen", "best_unseen", "flip")
+    return dataclasses.replace(first, **{name: np.concatenate([getattr(b, name) for b in batches]) for name in rows})
+
+
+def evaluate(scores, labels, seen, unseen, gamma=0.0):
+    """Scores [N, C] and labels [N] -> every metric of `METRICS`."""
+    return numbers(outcomes(scores, labels, seen, unseen), gamma)
+
+
+def numbers(outcomes, gamma):
+    """Every metric of `METRICS`, as a dict of floats."""
+    calibrated, plain = per_class(outcomes, gamma), per_class(outcomes, 0.0)
+    unseen, seen = _group(outcomes, gamma, True), _group(outcomes, gamma, False)
+    area = _area(_steps(unseen, seen), unseen.share[None], seen.share[None])[0]
+    means = [_mean(table[name]) for table, names in ((calibrated, "TUS"), (plain, "US")) for name in names]
+    return {name: float(value) for name, value in _metrics(*means, area).items()}
+
+
+def per_class(outcomes, gamma):
+    """Accuracy of each class, {"T": [unseen], "U": [unseen], "S": [seen]} in the order of ids; NaN without rows."""
+    right = outcomes.decisions(gamma) == outcomes.labels
+    return {
+        "T": _class_means(outcomes.best_unseen == outcomes.labels, outcomes.labels, outcomes.unseen),
+        "U": _class_means(right, outcomes.labels, outcomes.unseen),
+        "S": _class_means(right, outcomes.labels, outcomes.seen),
+    }
+
+
+def accuracy_of_labels(predicted, labels, seen, unseen):
+    """U, S and H of labels that some other rule decided."""
+    labels, seen, unseen = _checked_labels(labels, seen, unseen)
+    predicted = np.asarray(predicted)
+    if predicted.shape != labels.shape:
+        raise ValueError(f"predicted labels have shape {predicted.shape}, expected {labels.shape}")
+    U, S = (_mean(_class_means(predicted == labels, labels, ids)) for ids in (unseen, seen))
+    return {"U": U, "S": S, "H": float(_harmonic(U, S))}
+
+
+def confusion(outcomes):
+    """[unseen, unseen] counts of unseen rows: their class by the best unseen class."""
+    num, rows = len(outcomes.unseen), outcomes.in_unseen
+    true, given = (np.searchsorted(outcomes.unseen, ids[rows]) for ids in (outcomes.labels, outcomes.best_unseen))
+    return np.bincount(true * num + given, minlength=num * num).reshape(num, num)
+
+
+def best_gamma(outcomes):
+    """The gamma with the highest H, and that H: the middle of the best interval between two break points.
+
+    Equally good intervals: the one whose middle is nearest to 0. Where no gamma gives H > 0, gamma is 0.
+    """
+    unseen, seen = _group(outcomes, 0.0, True), _group(outcomes, 0.0, False)
+    # Rows that are wrong within their own group are wrong at every gamma: their flips change nothing.
+    breaks, where = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]), return_inverse=True)
+    where = np.split(where, [np.count_nonzero(unseen.own)])
+    gained, lost = (np.bincount(w, g.share[g.own], len(breaks)) for w, g in zip(where, (unseen, seen), strict=True))
+    # Entry k holds for breaks[k] < gamma <= breaks[k + 1]. Below all breaks U = 0 and above them S = 0, so H = 0.
+    H = _harmonic(np.cumsum(gained)[:-1], np.cumsum(lost[::-1])[::-1][1:])
+    gamma = 0.0
+    if H.size and H.max() > 0:
+        best = np.isclose(H, H.max(), rtol=0, atol=1e-12)  # sums in another order differ by rounding
+        low, high = breaks[:-1][best], breaks[1:][best]
+        middle = low + (high - low) / 2
+        middle = np.where(middle > low, middle, high)  # neighbouring floats have no middle; high is inside
+        gamma = float(middle[np.abs(middle).argmin()])
+    table = per_class(outcomes, gamma)
+    return gamma, float(_harmonic(_mean(table["U"]), _mean(table["S"])))
+
+
+def intervals(outcomes, gamma, resamples=1000, seed=0, level=0.95):
+    """Bootstrap percentile intervals, {"rows": {metric: [low, high]}, "classes": {metric: [low, high]}}.
+
+    "rows" draws pictures anew within each class: what other pictures of the same classes would give. "classes" draws
+    the seen and the unseen classes anew, each with its rows: what other classes would give, usually much wider. A
+    single class has no spread to show: its interval over classes is a point and means nothing.
+    """
+    unseen, seen = _group(outcomes, gamma, True), _group(outcomes, gamma, False)
+    steps = _steps(unseen, seen)
+    size = max(1, _BLOCK_WEIGHTS // max(1, len(outcomes.labels)))
+    result = {}
+    for kind in ("rows", "classes"):
+        rng, blocks = np.random.default_rng(seed), []
+        for start in range(0, resamples, size):
+            draws = [_draws_of(kind, rng, group, min(size, resamples - start)) for group in (unseen, seen)]
+            blocks.append(_resampled(unseen, seen, steps, *draws))
+        result[kind] = {name: _interval(np.concatenate([block[name] for block in blocks]), level) for name in METRICS}
+    return result
+
+
+def versus(folds, resamples=2000, seed=0, level=0.95):
+    """Paired per-class comparison of a model with a baseline; see `paired` for what it returns.
+
+    Args:
+        folds: list of (model runs, baseline runs), one pair a benchmark or fold; a run is (Outcomes, gamma), one a
+            seed, and all runs of a fold are over the same rows.
+    """
+    for model_runs, baseline_runs in folds:
+        first, *others = [run for run, _ in [*model_runs, *baseline_runs]]
+        for name in ("labels", "seen", "unseen"):
+            if not all(np.array_equal(getattr(first, name), getattr(other, name)) for other in others):
+                raise ValueError(f"the runs to compare differ in {name}: a paired comparison needs the same rows")
+    model_tables, baseline_tables = ([_mean_table(runs) for runs in side] for side in zip(*folds, strict=True))
+    return paired(model_tables, baseline_tables, resamples, seed, level)
+
+
+def paired(model_tables, baseline_tables, resamples=2000, seed=0, level=0.95):
+    """Compares tables as `per_class` returns them, one a fold, class by class.
+
+    T, U and S: the mean over the classes of all folds of the per-class difference. H: the mean over folds of the
+    difference of H, which is taken from the fold's mean U and S; its classes are all classes, by U or S. Intervals
+    draw the classes of each fold anew, the same for both sides. Folds count as independent: where they share seen
+    classes, the intervals of S and H are too narrow.
+
+    Returns:
+        {metric: {"difference", "interval", "classes_won", "classes_lost", "classes"}} for T, U, S and H.
+    """
+    rng = np.random.default_rng(seed)
+    differences = {name: [] for name in "TUSH"}  # a fold each: [classes]
+    drawn = {name: [] for name in "TUSH"}  # a fold each: [1 + resamples], summed over the drawn classes (H: as it is)
+    for model, baseline in zip(model_tables, baseline_tables, strict=True):
+        means = {}
+        for names in ("TU", "S"):
+            present = ~np.isnan(model[names[0]])
+            num = np.count_nonzero(present)
+            draws = np.concatenate([np.ones((1, num)), _draws(rng, [num], resamples)])  # draw 0: what was observed
+            for name in names:
+                sides = np.stack([model[name][present], baseline[name][present]])
+                differences[name].append(sides[0] - sides[1])
+                drawn[name].append(draws @ differences[name][-1])
+                means[name] = _ratio(draws @ sides.T, num)  # [1 + resamples, 2]
+        H = _harmonic(means["U"], means["S"])
+        differences["H"] += [differences["U"][-1], differences["S"][-1]]
+        drawn["H"].append(H[:, 0] - H[:, 1])
+    result = {}
+    for name in "TUSH":
+        difference = np.concatenate(differences[name])
+        values = _ratio(np.sum(drawn[name], axis=0), len(model_tables) if name == "H" else len(difference))
+        result[name] = {
+            "difference": float(values[0]),
+            "interval": _interval(values[1:], level),
+            "classes_won": int(np.sum(difference > 1e-9)),  # means over seeds carry rounding
+            "classes_lost": int(np.sum(difference < -1e-9)),
+            "classes": len(difference),
+        }
+    return result
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Group:
+    """The rows of the seen or of the unseen classes, sorted by class."""
+
+    counts: np.ndarray  # [classes with rows] their rows
+    share: np.ndarray  # [N] what a row adds to an accuracy: 1 / (rows of its class * classes)
+    flip: np.ndarray  # [N]
+    own: np.ndarray  # [N] right among the candidates of its own group
+    right: np.ndarray  # [N, 3] right among its own group's candidates, among all at gamma, among all at gamma 0
+
+
+def _group(outcomes, gamma, unseen):
+    rows = np.flatnonzero(outcomes.in_unseen == unseen)
+    rows = rows[np.argsort(outcomes.labels[rows], kind="stable")]
+    labels = outcomes.labels[rows]
+    counts = np.unique(labels, return_counts=True)[1]
+    share = 1.0 / (np.repeat(counts, counts) * len(counts))
+    given = [outcomes.best_unseen if unseen else outcomes.best_seen, outcomes.decisions(gamma), outcomes.decisions(0.0)]
+    right = np.stack([ids[rows] == labels for ids in given], axis=1)
+    return _Group(counts, share, outcomes.flip[rows], right[:, 0], right.astype(np.float64))
+
+
+def _steps(unseen, seen):
+    """What AUSUC needs of the flips: the rows at which U rises and S falls, and where S's steps lie among U's."""
+    rising, falling = np.flatnonzero(unseen.own), np.flatnonzero(seen.own)
+    rising = rising[np.argsort(unseen.flip[rising], kind="stable")]
+    falling = falling[np.argsort(seen.flip[falling], kind="stable")]
+    sides = (np.searchsorted(unseen.flip[rising], seen.flip[falling], side=side) for side in ("left", "right"))
+    return rising, falling, *sides
+
+
+def _area(steps, unseen_weights, seen_weights):
+    """AUSUC under weights [R, rows of the group], -> [R].
+
+    As gamma rises, S falls by a row's weight at its flip, where U is the weight of the unseen rows with a lower flip.
+    So the trapezoids sum to a Mann-Whitney statistic: the weight of the pairs whose unseen row flips first, equal
+    flips counting half (the curve runs diagonally there). A resample changes the weights but not the steps.
+    """
+    if not unseen_weights.shape[1] or not seen_weights.shape[1]:
+        return np.full(len(unseen_weights), np.nan)
+    rising, falling, below, up_to = steps
+    U = np.zeros((len(unseen_weights), len(rising) + 1))
+    np.cumsum(unseen_weights[:, rising], axis=1, out=U[:, 1:])
+    U = np.take(U, below, axis=1) + np.take(U, up_to, axis=1)
+    return np.einsum("rn,rn->r", U, seen_weights[:, falling]) / 2
+
+
+def _resampled(unseen, seen, steps, unseen_draws, seen_draws):
+    """The metrics when each row counts as often as drawn: draws [R, rows of the group] -> {metric: [R]}."""
+    unseen_weights, seen_weights = unseen_draws * unseen.share, seen_draws * seen.share
+    T, U, U0 = _totals(unseen, unseen_weights)
+    _, S, S0 = _totals(seen, seen_weights)
+    return _metrics(T, U, S, U0, S0, _area(steps, unseen_weights, seen_weights))
+
+
+def _totals(group, weights):
+    return (weights @ group.right).T if len(group.right) else np.full((3, len(weights)), np.nan)
+
+
+def _draws_of(kind, rng, group, resamples):
+    """[resamples, rows] how often each row, or the class that it belongs to, is drawn."""
+    if kind == "rows":
+        return _draws(rng, group.counts, resamples)
+    return np.repeat(_draws(rng, [len(group.counts)], resamples), group.counts, axis=1)
+
+
+def _draws(rng, sizes, resamples):
+    """Bootstrap counts of things that lie set after set, [resamples, sum(sizes)]: as many draws as a set has things."""
+    first, size = (np.repeat(v, sizes) for v in (np.cumsum(sizes) - sizes, sizes))
+    picks = first + (rng.random((resamples, len(size))) * size).astype(np.int64)
+    picks += len(size) * np.arange(resamples)[:, None]
+    return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+
+
+def _contest(scores, seen, unseen):
+    """Best seen class, best unseen class and flip of each row, [N] each. Ids ascend, so argmax takes the lower one."""
+    best = np.full((2, len(scores)), -1)
+    top = np.full((2, len(scores)), -np.inf)
+    for start in range(0, len(scores), _BLOCK_ROWS):
+        block = scores[start : start + _BLOCK_ROWS]
+        if not np.isfinite(block).all():
+            bad = np.argwhere(~np.isfinite(scores))
+            where = "row {}, class {}".format(*bad[0])
+            raise ValueError(f"{len(bad)} scores are not finite, first in {where}: the model has diverged")
+        rows = np.arange(len(block))
+        for group, ids in enumerate((seen, unseen)):
+            if len(ids):
+                part = np.take(block, ids, axis=1)
+                column = part.argmax(axis=1)
+                best[group, start + rows] = ids[column]
+                top[group, start + rows] = part[rows, column]
+    return *best, top[0] - top[1]
+
+
+def _checked_labels(labels, seen, unseen):
+    labels = np.asarray(labels)
+    seen, unseen = (np.unique(np.asarray(ids, np.int64)) for ids in (seen, unseen))
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}, expected integers of shape (rows,)")
+    if not len(seen) + len(unseen):
+        raise ValueError("there are neither seen nor unseen classes")
+    if len(both := np.intersect1d(seen, unseen)):
+        raise ValueError(f"{len(both)} classes are both seen and unseen, first {both[0]}")
+    if len(strange := np.flatnonzero(~np.isin(labels, np.concatenate([seen, unseen])))):
+        raise ValueError(
+            f"{len(strange)} labels are neither seen nor unseen classes, first {labels[strange[0]]} in row {strange[0]}"
+        )
+    return labels, seen, unseen
+
+
+def _class_means(right, labels, ids):
+    """[len(ids)] share of right rows in each class, NaN for a class without rows."""
+    rows = np.isin(labels, ids)
+    where = np.searchsorted(ids, labels[rows])
+    return _ratio(np.bincount(where, right[rows], len(ids)), np.bincount(where, minlength=len(ids)))
+
+
+def _mean_table(runs):
+    tables = [per_class(run, gamma) for run, gamma in runs]
+    return {name: np.mean([table[name] for table in tables], axis=0) for name in "TUS"}
+
+
+def _metrics(T, U, S, U0, S0, area):
+    values = (T, U, S, _harmonic(U, S), U0, S0, _harmonic(U0, S0), area)
+    return dict(zip(METRICS, values, strict=True))
+
+
+def _mean(accuracies):
+    present = accuracies[~np.isnan(accuracies)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def _harmonic(U, S):
+    total = np.asarray(U + S)
+    return np.divide(2 * U * S, total, out=np.zeros(total.shape), where=total != 0)
+
+
+def _ratio(total, count):
+    with np.errstate(invalid="ignore"):  # 0 / 0: no rows or no classes, so NaN
+        return np.asarray(total) / count
+
+
+def _interval(values, level):
+    return [float(v) for v in np.quantile(values, [(1 - level) / 2, (1 + level) / 2])]

@@ -1,0 +1,70 @@
+"""Layers that two or more models use."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+SCALINGS = ("none", "l2", "centred_l2", "standard", "minmax")
+_NORM_FLOOR = 1e-12  # on the norm itself, not on its square: tf.math.l2_normalize would shrink vectors under 1e-6
+_ROWS = 4096  # rows read at a time while fitting
+
+
+def l2_normalize(vectors):
+    """Rows of unit norm; a zero row stays zero."""
+    return vectors / tf.maximum(tf.norm(vectors, axis=-1, keepdims=True), tf.cast(_NORM_FLOOR, vectors.dtype))
+
+
+class FeatureScaling(keras.layers.Layer):
+    """Scales pooled features; fitted on training rows, and saved and exported with the model.
+
+    Kinds: "none"; "l2", rows of unit norm; "centred_l2", unit norm, minus the training mean, unit norm again;
+    "standard", zero mean and unit variance; "minmax", training rows in 0..1. A feature without spread is only
+    shifted by "standard" and "minmax".
+    """
+
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        # All kinds are one formula: norm_after((norm_before(x) - shift) * factor), so one layer can hold any of them.
+        self.norm_before = self._state("norm_before", (), "zeros")
+        self.shift = self._state("shift", (width,), "zeros")
+        self.factor = self._state("factor", (width,), "ones")
+        self.norm_after = self._state("norm_after", (), "zeros")
+        self.built = True
+
+    def fit(self, kind, benchmark):
+        """Fits `kind` on the benchmark's training rows, in two passes at most and float64."""
+        if kind not in SCALINGS:
+            raise ValueError(f"scaling: got {kind!r}; wanted one of {', '.join(SCALINGS)}")
+        centred, unit = kind == "centred_l2", kind in ("l2", "centred_l2")
+        shift, factor = np.zeros(self.width), np.ones(self.width)
+        if kind in ("centred_l2", "standard"):
+            shift = sum(rows.sum(0) for rows in _training_rows(benchmark, unit)) / len(benchmark.train)
+        if kind == "standard":
+            spread = sum(((rows - shift) ** 2).sum(0) for rows in _training_rows(benchmark, unit))
+            factor = _inverse(np.sqrt(spread / len(benchmark.train)))
+        if kind == "minmax":
+            shift = np.min([rows.min(0) for rows in _training_rows(benchmark, unit)], axis=0)
+            factor = _inverse(np.max([rows.max(0) for rows in _training_rows(benchmark, unit)], axis=0) - shift)
+        self.norm_before.assign(float(unit))
+        self.shift.assign(shift)
+        self.factor.assign(factor)
+        self.norm_after.assign(float(centred))
+
+    def call(self, features):
+        features = tf.where(self.norm_before > 0, l2_normalize(features), features)
+        features = (features - self.shift) * self.factor
+        return tf.where(self.norm_after > 0, l2_normalize(features), features)
+
+    def _state(self, name, shape, initializer):
+        return self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name)
+
+
+def _training_rows(benchmark, unit):
+    for start in range(0, len(benchmark.train), _ROWS):
+        rows = np.asarray(benchmark.take(benchmark.train[start : start + _ROWS]), np.float64)
+        yield rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _NORM_FLOOR) if unit else rows
+
+
+def _inverse(spread):
+    return np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 1.0)

@@ -1,0 +1,5 @@
+"""The models by name."""
+
+from zslkeras.models.eszsl import ESZSL
+
+MODELS = {"eszsl": ESZSL}

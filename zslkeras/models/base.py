@@ -1,0 +1,171 @@
+"""What every zero-shot model shares: the parts that distribution, resuming and new classes make subtle.
+
+A method is a subclass with a frozen `Config`, the networks in `__init__`, the optimizers in `compile`, the algorithm
+in `train_step`, and `score_classes`, which scores any candidate classes by their embeddings.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class ZeroShotModel(keras.Model):
+    """Base of all methods. Knows none of them by name.
+
+    Class attributes:
+        Config: the frozen dataclass of hyperparameters, each written once.
+        eats: the kind of inputs: "features", "maps", "levels" or "images".
+        ablations: the paper's ablation rows, name -> config overrides.
+        default_seeds: how many seeds a result is the mean of unless told otherwise.
+        losses_reported: the names that `report` takes.
+        unseen_embeddings_in_training: whether training reads the embeddings of unseen classes (class-transductive).
+    """
+
+    Config = None
+    eats = "features"
+    ablations = {}
+    default_seeds = 3
+    unseen_embeddings_in_training = False
+    losses_reported = ()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        keras.saving.register_keras_serializable(package="zslkeras")(cls)
+
+    def __init__(self, config, input_shape, class_embeddings, seen_mask, attribute_vectors=None, seed=0, **kwargs):
+        """
+        Args:
+            config: an instance of this class's `Config`.
+            input_shape: of one row: (D,), (H, W, F), or a tuple of those.
+            class_embeddings: [C, A], the classes of the stage.
+            seen_mask: [C], true where a class has training rows.
+            attribute_vectors: [A, V] or None.
+            seed: of the noise drawn while training.
+        """
+        super().__init__(**kwargs)
+        self.config = config
+        self.row_shape = input_shape
+        self.seed = seed
+        self.class_embeddings = self._constant("class_embeddings", class_embeddings)
+        self.seen_mask = self._constant("seen_mask", np.asarray(seen_mask, np.float32))
+        self.attribute_vectors = None
+        if attribute_vectors is not None:
+            self.attribute_vectors = self._constant("attribute_vectors", attribute_vectors)
+        # How many draws `noise` has made: a weight, so that a resumed run goes on with the draw it stopped at.
+        self.draws = self.add_weight(
+            shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="draws"
+        )
+        self.trackers = {name: keras.metrics.Mean(name) for name in self.losses_reported}
+        # Sub-networks are built in __init__: an unbuilt model under a strategy is called symbolically by `fit`.
+        self.built = True
+
+    @classmethod
+    def for_benchmark(cls, benchmark, config, seed=0):
+        """A model of the stage's sizes, with what is fitted rather than trained (a scaler) fitted on its train rows."""
+        model = cls(
+            config,
+            benchmark.input_shape,
+            benchmark.class_embeddings,
+            benchmark.seen_mask,
+            benchmark.attribute_vectors,
+            seed,
+        )
+        model.adapt(benchmark)
+        return model
+
+    def adapt(self, benchmark):
+        """Fits what is fitted and not trained, on training rows only. Nothing in the base."""
+
+    def learn(self, run):
+        """Learns the stage, handing every state worth scoring to `run`: each epoch here, each setting in a closed form."""
+        run.epochs(self)
+
+    def minimize(self, tape, loss, optimizer, variables):
+        """Applies one step; gradients are averaged over replicas, not summed."""
+        share = tf.constant(1.0 / self.distribute_strategy.num_replicas_in_sync, loss.dtype)
+        optimizer.apply(tape.gradient(loss, variables, output_gradients=share), variables)
+
+    def noise(self, shape):
+        """Standard normal draws, different at every call and on every replica, the same in a run of the same seed."""
+        self.draws.assign_add(1)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = tf.random.experimental.stateless_fold_in([self.seed, self.draws.value], replica)
+        return tf.random.stateless_normal(shape, seed, dtype=self.compute_dtype)
+
+    def report(self, **losses):
+        """Feeds one mean a loss and returns the means so far; a loss that is not finite stops the run by its name."""
+        for name, loss in losses.items():
+            self.trackers[name].update_state(tf.debugging.check_numerics(loss, name))
+        return {name: self.trackers[name].result() for name in losses}
+
+    def score_classes(self, inputs, class_embeddings):
+        """Scores any K candidate classes, free of any bias towards seen or unseen.
+
+        Args:
+            inputs: [B, ...] of the kind the model eats.
+            class_embeddings: [K, A], of classes it was trained on or not.
+
+        Returns:
+            [B, K]. A class has the same score alone, reordered or among others.
+        """
+        raise NotImplementedError
+
+    def decide(self, scores, inputs, seen_mask, gamma):
+        """Labels [B] by calibrated stacking: unseen classes get `gamma` on top; a tie goes to the seen class."""
+        del inputs  # for rules that look again
+        minus_infinity = tf.constant(float("-inf"), scores.dtype)
+        seen = tf.cast(seen_mask, tf.bool)
+        best_seen = tf.where(seen, scores, minus_infinity)
+        best_unseen = tf.where(seen, minus_infinity, scores)
+        unseen_wins = tf.reduce_max(best_unseen, 1) + gamma > tf.reduce_max(best_seen, 1)
+        return tf.where(unseen_wins, tf.argmax(best_unseen, 1), tf.argmax(best_seen, 1))
+
+    def call(self, inputs):
+        return self.score_classes(inputs, self.class_embeddings)
+
+    def get_config(self):
+        vectors = self.attribute_vectors
+        return {
+            "config": dataclasses.asdict(self.config),
+            "input_shape": self.row_shape,
+            "embeddings_shape": tuple(self.class_embeddings.shape),
+            "vectors_shape": None if vectors is None else tuple(vectors.shape),
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        # The constants come back with the weights; only their shapes are needed to make the model.
+        vectors = config["vectors_shape"]
+        return cls(
+            cls.Config(**_tuples(config["config"])),
+            _tuple(config["input_shape"]),
+            np.zeros(config["embeddings_shape"], np.float32),
+            np.zeros(config["embeddings_shape"][0], np.float32),
+            None if vectors is None else np.zeros(vectors, np.float32),
+            config["seed"],
+        )
+
+    def get_compile_config(self):
+        return {}  # `compile` takes everything from `config`
+
+    def compile_from_config(self, config):
+        del config
+        self.compile()
+
+    def _constant(self, name, value):
+        value = np.asarray(value, np.float32)
+        return self.add_weight(
+            shape=value.shape, initializer=keras.initializers.Constant(value), trainable=False, name=name
+        )
+
+
+def _tuples(config):
+    return {key: _tuple(value) for key, value in config.items()}
+
+
+def _tuple(value):
+    """JSON has lists where a frozen config and a shape have tuples."""
+    return tuple(_tuple(item) for item in value) if isinstance(value, list | tuple) else value

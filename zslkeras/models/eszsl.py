@@ -1,0 +1,85 @@
+"""ESZSL: Romera-Paredes and Torr, An embarrassingly simple approach to zero-shot learning (ICML 2015).
+
+A bilinear score x' V s between features and class embeddings, with V in closed form. It is the yardstick under every
+result table here.
+
+    V = (X'X + gamma I)^-1 X' Y S (S'S + lambda I)^-1                                        (Eq. 12 of the paper)
+
+with X [N, D] training features, Y [N, C] in {-1, 1} and S [C, A] the embeddings of the seen classes. Both
+regularisers and the scaling of the features are chosen on stage tune; one eigendecomposition of X'X a scaling and one
+of S'S serve all pairs.
+
+Deviations: none in the formula. The paper knows no feature scaling; it decides as much as the regularisers do.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+
+from zslkeras.layers import SCALINGS, FeatureScaling
+from zslkeras.models.base import ZeroShotModel
+
+_ROWS = 2048  # rows scaled at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class ESZSLConfig:
+    scalings: tuple[str, ...] = SCALINGS
+    # The paper's range of both, 10^b for b = -3, -2, ..., 3.
+    gammas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+    lambdas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
+
+
+class ESZSL(ZeroShotModel):
+    """Closed form; `learn` walks through the settings instead of epochs."""
+
+    Config = ESZSLConfig
+    ablations = {kind: {"scalings": (kind,)} for kind in SCALINGS}
+    default_seeds = 1  # nothing in it is drawn
+
+    def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
+        super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
+        (width,), (_, attributes) = input_shape, class_embeddings.shape
+        self.scaling = FeatureScaling(width, name="scaling")
+        # V = to_rank @ from_rank; its rank is at most the number of seen classes.
+        rank = min(attributes, max(1, int(np.sum(np.asarray(seen_mask) > 0))))
+        self.to_rank = self._constant("to_rank", np.zeros((width, rank)))
+        self.from_rank = self._constant("from_rank", np.zeros((rank, attributes)))
+
+    def learn(self, run):
+        benchmark, config = run.benchmark, self.config
+        seen = np.asarray(benchmark.class_embeddings, np.float64)[benchmark.seen_classes]  # S
+        _, singular, right = np.linalg.svd(seen, full_matrices=False)  # S'S = right' singular^2 right
+        rank = self.from_rank.shape[0]
+        singular, right = singular[:rank], right[:rank]
+        self.from_rank.assign(right)
+        for kind in config.scalings:
+            self.scaling.fit(kind, benchmark)
+            values, vectors, moments = self._moments(benchmark, seen @ right.T)
+            for gamma, lambda_ in itertools.product(config.gammas, config.lambdas):
+                inverse_x = 1.0 / (values + gamma)
+                inverse_s = 1.0 / (singular**2 + lambda_)
+                self.to_rank.assign(vectors @ (inverse_x[:, None] * moments * inverse_s))
+                run.score(self, {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_})
+
+    def score_classes(self, inputs, class_embeddings):
+        features = self.scaling(tf.cast(inputs, self.compute_dtype))
+        return tf.matmul(features @ self.to_rank, class_embeddings @ tf.transpose(self.from_rank), transpose_b=True)
+
+    def _moments(self, benchmark, embeddings):
+        """Eigenvalues and vectors of X'X, and X' Y S in the eigenbases of X'X and S'S: [D], [D, D], [D, rank]."""
+        width, rank = self.to_rank.shape
+        gram, cross = np.zeros((width, width)), np.zeros((width, rank))
+        # Y is 1 at the row's class and -1 elsewhere: Y S = 2 S[label] - sum over seen classes of S.
+        targets = np.zeros((len(benchmark.class_names), rank))
+        targets[benchmark.seen_classes] = 2 * embeddings - embeddings.sum(0)
+        for start in range(0, len(benchmark.train), _ROWS):
+            rows = benchmark.train[start : start + _ROWS]
+            features = np.asarray(self.scaling(np.asarray(benchmark.take(rows), np.float32)), np.float64)
+            gram += features.T @ features
+            cross += features.T @ targets[benchmark.labels[rows]]
+        values, vectors = scipy.linalg.eigh(gram, overwrite_a=True, check_finite=False, driver="evd")
+        return np.maximum(values, 0.0), vectors, vectors.T @ cross

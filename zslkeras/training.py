@@ -1,0 +1,230 @@
+"""The one training loop: default, mirrored and multi-worker alike; killed at any moment, it goes on where it was.
+
+Keras' own `fit` fails under MultiWorkerMirroredStrategy (its PerReplica conversion), and cannot resume bit for bit, so
+the epochs are driven here; callbacks, optimizers and `train_step` are Keras' own.
+"""
+
+import dataclasses
+import json
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zslkeras import batches, strategies
+from zslkeras.errors import InputError
+from zslkeras.progress import Progress
+
+
+class Diverged(RuntimeError):
+    """A loss that is not a finite number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one state of a model.
+
+    Attributes:
+        logs: numbers for the history and the callbacks.
+        value: the state with the highest is kept; of equals the first.
+        arrays: kept with it.
+    """
+
+    logs: dict
+    value: float
+    arrays: dict
+
+
+class Run:
+    """One seed in one stage: trains through the states of a model, has each judged, and keeps the best.
+
+    After `model.learn(run)` and `finish`: `history` (a dict a state), `best` (the index of the state kept), `arrays`
+    (its verdict's), `weights` (its variables).
+    """
+
+    def __init__(self, benchmark, strategy, judge, seed, path=None, epochs=None, callbacks=(), jit=False, title=""):
+        """
+        Args:
+            benchmark: whose `train` rows are learned.
+            strategy: from `strategies.get_strategy`.
+            judge: called with the model after each state, returns a Verdict.
+            seed: of the order of rows.
+            path: the checkpoint file; None keeps nothing on disk.
+            epochs: how many; the model's config says if None.
+            callbacks: Keras callbacks.
+            jit: compile the step with XLA; one device only.
+            title: of the progress line.
+        """
+        if jit and strategy.num_replicas_in_sync > 1:
+            raise InputError(f"jit: got {strategy.num_replicas_in_sync} replicas; wanted one: XLA fails under replicas")
+        self.benchmark, self.strategy, self.judge, self.seed = benchmark, strategy, judge, seed
+        self.path, self.jit, self.title, self._epochs = path, jit, title, epochs
+        self.callbacks = list(callbacks)
+        self.history, self.best, self.value, self.arrays, self.weights = [], None, -np.inf, {}, []
+        self.finished = False
+        self._saved = self._read() if path else None
+        if self._saved and self._saved["state"]["finished"]:
+            self._restore_history()
+
+    def epochs(self, model):
+        """Trains epoch after epoch: what `learn` does for a model without a closed form."""
+        config, strategy = model.config, self.strategy
+        if self._saved:
+            self._restore(model)
+        steps = batches.steps_per_epoch(self.benchmark, config.batch_size)
+        epochs, first = self._epochs or config.epochs, len(self.history)
+        rows = batches.training(
+            self.benchmark, strategy, config.batch_size, self.seed, config.sampler, first * steps, epochs * steps
+        )
+
+        @tf.function(jit_compile=self.jit)
+        def train_step(batch):
+            strategy.run(model.train_step, args=(batch,))
+
+        callbacks = keras.callbacks.CallbackList(self.callbacks, model=model)
+        iterator = iter(rows)
+        model.stop_training = False
+        callbacks.on_train_begin()
+        with Progress(self.title, epochs * steps, first * steps) as bar:
+            for epoch in range(first, epochs):
+                model.reset_metrics()
+                callbacks.on_epoch_begin(epoch)
+                for step in range(steps):
+                    callbacks.on_train_batch_begin(step)
+                    try:
+                        train_step(next(iterator))
+                    except tf.errors.InvalidArgumentError as error:
+                        self._explain(error, epoch * steps + step)
+                    except _LOST as error:
+                        strategies.lost(strategy, error)
+                    callbacks.on_train_batch_end(step)
+                    bar.advance()
+                # Read across replicas: each metric's total and count are summed over all of them.
+                losses = {metric.name: float(metric.result()) for metric in model.metrics}
+                logs = self.score(model, {"epoch": epoch + 1, **losses})
+                bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
+                callbacks.on_epoch_end(epoch, logs)
+                if model.stop_training:
+                    break
+                if self.path and strategies.is_chief(strategy):
+                    self._write(model)
+        callbacks.on_train_end()
+
+    def score(self, model, logs):
+        """Has one state judged and keeps it if it is the best; returns all logs of it."""
+        verdict = self.judge(model, len(self.history))
+        numbers = strategies.from_chief(self.strategy, {**verdict.logs, "value": verdict.value})
+        value = numbers.pop("value")
+        if self.best is None or value > self.value:
+            self.best, self.value, self.arrays = len(self.history), value, verdict.arrays
+            self.weights = _values(model.variables)
+        self.history.append({**logs, **numbers})
+        return self.history[-1]
+
+    def finish(self, model, keep_weights):
+        """Gives the model its best state and marks this (seed, stage) as never to be trained again."""
+        _assign(model.variables, self.weights, self.path)
+        self.finished = True
+        if self.path and strategies.is_chief(self.strategy):
+            self._write(model, keep_weights)
+
+    def _write(self, model, keep_weights=True):
+        """One file, renamed into place: a reader sees the old state or the new one, never half of one."""
+        state = {
+            "finished": self.finished,
+            "history": self.history,
+            "best": self.best,
+            "value": self.value,
+            "callbacks": [_scalars(callback) for callback in self.callbacks],
+        }
+        arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+        arrays |= {f"verdict/{name}": array for name, array in self.arrays.items()}
+        if keep_weights:
+            arrays |= _named("best", model.variables, self.weights)
+        if not self.finished:
+            for number, optimizer in enumerate(_optimizers(model)):
+                arrays |= _named(f"optimizer{number}", optimizer.variables)
+            arrays |= _named("model", model.variables)
+            for number, callback in enumerate(self.callbacks):
+                for name, values in _array_lists(callback).items():
+                    arrays |= {f"callback{number}/{name}/{i:04d}": value for i, value in enumerate(values)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, self.path)
+
+    def _read(self):
+        if not self.path.exists():
+            return None
+        with np.load(self.path, allow_pickle=False) as file:
+            saved = {name: file[name] for name in file.files}
+        saved["state"] = json.loads(saved["state"].tobytes())
+        return saved
+
+    def _restore_history(self):
+        state, saved = self._saved["state"], self._saved
+        self.finished, self.history = state["finished"], state["history"]
+        self.best, self.value = state["best"], state["value"]
+        self.arrays = {name.removeprefix("verdict/"): saved[name] for name in saved if name.startswith("verdict/")}
+        self.weights = [saved[name] for name in sorted(saved) if name.startswith("best/")]
+
+    def _restore(self, model):
+        self._restore_history()
+        for number, optimizer in enumerate(_optimizers(model)):
+            _assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
+        _assign(model.variables, _under(self._saved, "model"), self.path)
+        for number, callback in enumerate(self.callbacks):
+            vars(callback).update(self._saved["state"]["callbacks"][number])
+            for name in _array_lists(callback, empty=True):
+                setattr(callback, name, _under(self._saved, f"callback{number}/{name}") or getattr(callback, name))
+
+    def _explain(self, error, step):
+        if "Tensor had" not in error.message:  # what check_numerics says in `report`
+            raise error
+        name = error.message.split(" : ")[0].split("} ")[-1]
+        kept = f"the last good checkpoint is {self.path}" if self.path and self.path.exists() else "no checkpoint yet"
+        raise Diverged(f"{name} is not a finite number at step {step + 1}; {kept}") from None
+
+
+# What a collective raises when a peer is gone.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
+
+
+def _optimizers(model):
+    return [value for _, value in sorted(vars(model).items()) if isinstance(value, keras.optimizers.Optimizer)]
+
+
+def _values(variables):
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _named(prefix, variables, values=None):
+    values = _values(variables) if values is None else values
+    return {f"{prefix}/{i:04d}": value for i, value in enumerate(values)}
+
+
+def _under(saved, prefix):
+    return [saved[name] for name in sorted(saved) if name.startswith(f"{prefix}/")]
+
+
+def _assign(variables, values, path):
+    shapes, wanted = [v.shape for v in values], [tuple(v.shape) for v in variables]
+    if shapes != wanted:
+        raise InputError(f"{path}: got {len(shapes)} arrays that do not fit the model's {len(wanted)}; start afresh")
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _scalars(callback):
+    """The state of a Keras callback as far as JSON holds it: `wait` and `best` of EarlyStopping and its like."""
+    values = {key: value.item() if isinstance(value, np.generic) else value for key, value in vars(callback).items()}
+    return {key: value for key, value in values.items() if isinstance(value, bool | int | float | None)}
+
+
+def _array_lists(callback, empty=False):
+    """The rest of it: `best_weights`. With `empty`, also where it is not set yet."""
+    lists = {key: value for key, value in vars(callback).items() if isinstance(value, list) and value}
+    lists = {key: value for key, value in lists.items() if all(isinstance(v, np.ndarray) for v in value)}
+    return lists | ({"best_weights": None} if empty and "best_weights" in vars(callback) else {})
