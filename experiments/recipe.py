@@ -49,7 +49,7 @@ class Experiment:
     out: pathlib.Path | None = None
     jit: bool = False
     deterministic: bool = True
-    quiet: bool = False  # no TensorBoard logs
+    logs: bool = True  # for TensorBoard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +110,17 @@ def validated(experiment, seed, fold=0):
     return _unpack(run.arrays), run.history[run.best]["gamma"]
 
 
-def baseline(data, strategy):
+def baseline(experiment, finished):
     """The yardstick on the same data, kept by content between runs; (None, reason) where there are no features."""
+    data, config = experiment.data, MODELS[BASELINE].Config()
+    if (experiment.model, experiment.config) == (BASELINE, config) and finished[0].choice.history:
+        return finished[0], None
     try:
         digest = data.load("final", "features").digest
     except zslkeras.InputError as error:
         return None, str(error)
-    experiment = Experiment(BASELINE, MODELS[BASELINE].Config(), data, strategy, _cache() / digest, quiet=True)
-    return finish(experiment, select(experiment, 0)), None
+    yardstick = Experiment(BASELINE, config, data, tf.distribute.get_strategy(), _cache() / digest, logs=False)
+    return finish(yardstick, select(yardstick, 0)), None
 
 
 def result(experiment, finished, yardstick, seconds):
@@ -219,7 +222,7 @@ def _callbacks(experiment, name, selecting):
     patience = getattr(experiment.config, "patience", None)
     if selecting and patience:
         callbacks.append(keras.callbacks.EarlyStopping("val_AUSUC", patience=patience, mode="max"))
-    if experiment.out and not experiment.quiet and strategies.is_chief(experiment.strategy):
+    if experiment.out and experiment.logs and strategies.is_chief(experiment.strategy):
         callbacks.append(keras.callbacks.TensorBoard(experiment.out / "tensorboard" / name, write_graph=False))
     return callbacks
 

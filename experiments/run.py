@@ -89,7 +89,7 @@ def main(argv):
             finished.append(recipe.finish(experiment, choice))
         if not strategies.is_chief(strategy):
             continue
-        yardstick = yardstick or recipe.baseline(data, strategies.get_strategy())
+        yardstick = yardstick or recipe.baseline(experiment, finished)
         results[name] = recipe.result(experiment, finished, yardstick, seconds())
         recipe.write_result(here, results[name], finished)
     strategies.finish()

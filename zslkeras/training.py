@@ -136,7 +136,7 @@ class Run:
             "history": self.history,
             "best": self.best,
             "value": self.value,
-            "callbacks": [_scalars(callback) for callback in self.callbacks],
+            "callbacks": [] if self.finished else [_scalars(callback) for callback in self.callbacks],
         }
         arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
         arrays |= {f"verdict/{name}": array for name, array in self.arrays.items()}

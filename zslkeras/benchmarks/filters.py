@@ -1,12 +1,12 @@
 """A fixed bank of filters: pictures to feature maps without a single trained weight.
 
-A picture is 64x64 RGB in -0.5..0.5. Three opponent channels are weighted sums of it (`OPPONENTS`): light, red against green,
-blue against yellow. On each channel sit seven 9x9 kernels (`kernels`): a Gaussian of standard deviation 2 that sums to
-one, and six even Gabor functions of wavelength 5 under the same Gaussian, their stripes turned by 0, 30, ..., 150
-degrees from upright, made to sum to zero and to have absolute values that sum to one. Each of the 21 answers is split
-into its positive and its negative part, so a position has F = 42 values: the 21 positive parts, then the 21 negative.
+A picture is 64x64 RGB in -0.5..0.5. Three opponent channels are weighted sums of it (`OPPONENTS`): light, red against
+green, blue against yellow. On each channel sit seven 9x9 kernels (`kernels`): a Gaussian of standard deviation 2 that
+sums to one, and six even Gabor functions of wavelength 5 under the same Gaussian, their stripes turned by 0, 30, ...,
+150 degrees from upright, made to sum to zero and to have absolute values that sum to one. Each of the 21 answers is
+split into its positive and its negative part: F = 42 values a position, the 21 positive parts, then the 21 negative.
 
-The bank sees the picture at 64, 32 and 16 pixels, each the 2x2 average of the one before, its borders mirrored. Averages
+The bank sees the picture at 64, 32 and 16 pixels, each the 2x2 average of the one before, its borders mirrored. Means
 over 4x4 positions then make the three `levels`: [N, 16, 16, F], [N, 8, 8, F], [N, 4, 4, F], fine to coarse. `maps`
 [N, 8, 8, 3F] lays them over each other, the first averaged 2x2, the last repeated 2x2. `pooled` [N, 6F] is the mean of
 the maps over positions, then their standard deviation.
@@ -69,7 +69,7 @@ def _in_batches(function, pictures, batch_size):
 @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
 def _levels(pictures):
     reach = KERNEL_SIDE // 2
-    image = tf.cast(pictures, tf.float32) / 255 - 0.5  # light has both signs too: no filter is always zero
+    image = tf.cast(pictures, tf.float32) / 255 - 0.5  # so that light has both signs, and no filter is zero everywhere
     answers = []
     for scale in range(3):
         if scale:

@@ -7,7 +7,7 @@ weigh most name the class. No two classes share all three, and each of them is f
 stage tune, so an unseen class is a new combination of known parts.
 
 A picture varies around its class (`JITTER`) and has nuisance that no attribute tells of: place, strength and direction
-of light, tint, clutter behind and in front, noise.
+of light, tint of the whole and of the background, clutter behind and in front, noise.
 
 Pictures depend on VERSION and draw alone, to the byte and on any machine: pixels see only operations that IEEE 754
 rounds correctly (+ - * /, sqrt, min, max, floor), and sines are taken once a picture and rounded.
@@ -38,6 +38,7 @@ GROUPS = {
 }
 ATTRIBUTES = tuple(itertools.chain.from_iterable(GROUPS.values()))
 LEAST_SHARE = {"form": 0.75, "hue": 0.65, "texture": 0.7, "count": 0.8}  # of the main value, where a group sums to one
+NAMING = "hue", "texture", "form"
 VECTOR_DIM = 24
 
 ROLES = {"train": 30, "validation": 10, "unseen": 10}  # classes
@@ -46,14 +47,21 @@ TEST_SHARE = 0.2
 SIDE = filters.SIDE
 
 JITTER = 0.3  # how far a picture's value may lie from its class's
-STICKS_BEHIND, STICKS_IN_FRONT = 4, 1
+STICKS_BEHIND, STICKS_IN_FRONT = 6, 2
 CORNERS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], np.float32)  # the hues in RGB
 PLACES = np.array(  # (x, y) of the objects of a single, a pair and a trio
     [[(32, 32), (0, 0), (0, 0)], [(18, 32), (46, 32), (0, 0)], [(18, 20), (46, 20), (32, 46)]], np.float32
 )
+# The normals of a star's five lines.
+PENTAGRAM = (0, 1), (0.951057, 0.309017), (0.587785, -0.809017), (-0.587785, -0.809017), (-0.951057, 0.309017)
 Y, X = np.mgrid[:SIDE, :SIDE].astype(np.float32)
 
-FILES = {"features": ["features"], "maps": ["maps"], "levels": ["level-fine", "level-middle", "level-coarse"]}
+FILES = {
+    "images": ["pictures", "masks"],
+    "features": ["features"],
+    "maps": ["maps"],
+    "levels": ["level-fine", "level-middle", "level-coarse"],
+}
 
 
 def read(name, root, inputs, *, draw=0):
@@ -69,14 +77,14 @@ def read(name, root, inputs, *, draw=0):
         A Benchmark.
     """
     embeddings, names, roles, sizes = class_table(draw)
-    arrays = _pictures(root, draw)[:1] if inputs == "images" else _answers(root, draw, inputs)
+    arrays = _stored(root, draw, inputs)
     labels = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
     place_in_class = np.concatenate([np.arange(size) for size in sizes])
     # The pictures of a class are independent draws, so its first fifth is as good as any other.
     held_out = place_in_class < np.round(TEST_SHARE * sizes)[labels]
     unseen = roles[labels] == "unseen"
     return Benchmark(
-        name=name,
+        name=name.lower(),
         source=str(_folder(root, draw)),
         kind=inputs,
         inputs=arrays if inputs == "levels" else arrays[0],
@@ -97,7 +105,7 @@ def read(name, root, inputs, *, draw=0):
 
 def object_masks(root, draw=0):
     """Where the objects are, bool [N, 64, 64] in the rows of `read`: with their outline, without their shadow."""
-    return _pictures(root, draw)[1]
+    return _stored(root, draw, "images")[1]
 
 
 def class_table(draw=0):
@@ -105,29 +113,30 @@ def class_table(draw=0):
     if not isinstance(draw, int) or draw < 0:
         raise InputError(f"draw: got {draw!r}; wanted 0, 1, 2, ...")
     generator = _generator(draw, 0)
-    named = "form", "hue", "texture"
-    triples = np.array(list(itertools.product(*(range(len(GROUPS[group])) for group in named))))
-    rare = True
-    while rare:
-        mains = triples[np.argsort(generator.random(len(triples)), kind="stable")[: sum(ROLES.values())]]
-        counts = [np.bincount(mains[: ROLES["train"], i], minlength=len(GROUPS[group])) for i, group in enumerate(named)]
-        rare = min(count.min() for count in counts) < 3
-    main_of = dict(zip(named, mains.T, strict=True), count=generator.integers(len(GROUPS["count"]), size=len(mains)))
+    number = sum(ROLES.values())
+    combinations = np.array(list(itertools.product(*(range(len(GROUPS[group])) for group in NAMING))))
+    while True:
+        chosen = combinations[np.argsort(generator.random(len(combinations)), kind="stable")[:number]]
+        parts = zip(chosen[: ROLES["train"]].T, NAMING, strict=True)
+        trained = [np.bincount(main, minlength=len(GROUPS[group])) for main, group in parts]
+        if min(counts.min() for counts in trained) >= 3:  # classes to learn each form, hue and texture from
+            break
+    main_of = dict(zip(NAMING, chosen.T, strict=True), count=generator.integers(len(GROUPS["count"]), size=number))
     blocks = []
     for group, members in GROUPS.items():
-        block = generator.random((len(mains), len(members)))
+        block = generator.random((number, len(members)))
         if group in LEAST_SHARE:
-            # The colours of the circle mix with their neighbours only; anything else with any other of its group.
+            # A hue mixes with its neighbours on the circle only; anything else with any other of its group.
             steps = np.array([1, len(members) - 1]) if group == "hue" else np.arange(1, len(members))
-            other = (main_of[group] + steps[generator.integers(len(steps), size=len(mains))]) % len(members)
+            other = (main_of[group] + steps[generator.integers(len(steps), size=number)]) % len(members)
             share = 1 - (1 - LEAST_SHARE[group]) * block[:, :1]
             identity = np.eye(len(members))
             block = share * identity[main_of[group]] + (1 - share) * identity[other]
         blocks.append(block)
     embeddings = np.round(np.concatenate(blocks, axis=1), 3).astype(np.float32)
-    names = ["-".join(GROUPS[group][main_of[group][i]] for group in ("hue", "texture", "form")) for i in range(len(mains))]
+    names = ["-".join(GROUPS[group][i] for group, i in zip(NAMING, row, strict=True)) for row in chosen]
     roles = np.repeat(list(ROLES), list(ROLES.values()))
-    sizes = generator.integers(PICTURES[0], PICTURES[1] + 1, size=len(mains))
+    sizes = generator.integers(PICTURES[0], PICTURES[1] + 1, size=number)
     order = np.argsort(names)  # an id tells nothing of the role
     return embeddings[order], tuple(names[i] for i in order), roles[order], sizes[order]
 
@@ -154,7 +163,7 @@ def draw_class(embedding, size, generator):
     values = _picture_values(embedding, size, generator)
     distance = _objects(values, generator)
     whole = _cover(distance)
-    inside = _cover(distance + 3 * values["outlined"])
+    inside = _cover(distance + 2.5 * values["outlined"])
     shadow = np.zeros_like(whole)
     shadow[:, 5:, 4:] = whole[:, :-5, :-4]
 
@@ -212,8 +221,8 @@ def _objects(values, generator):
 def _star(x, y):
     # Five lines bound a pentagram, and its points lie beyond one of them at most: the second largest distance decides.
     largest = second = np.full_like(x, -np.inf)
-    for cosine, sine in ((0, 1), (0.951057, 0.309017), (0.587785, -0.809017), (-0.587785, -0.809017), (-0.951057, 0.309017)):
-        line = x * cosine + y * sine
+    for normal in PENTAGRAM:
+        line = x * normal[0] + y * normal[1]
         second = np.maximum(second, np.minimum(largest, line))
         largest = np.maximum(largest, line)
     return second - 0.36
@@ -264,7 +273,8 @@ def _background(values, generator):
     grey = 0.15 + 0.7 * values["background light"] + 0.4 * values["background grainy"] * grain
     grey = grey + 0.6 * values["background graded"] * (Y / SIDE - 0.5)
     warmth = np.array([0.2, 0, -0.2], np.float32) * (2 * values["background warm"][..., None] - 1)
-    return grey[..., None] + warmth + _uniform(generator, -0.25, 0.25, size, 1) + _uniform(generator, -0.15, 0.15, size, 3)
+    change = _uniform(generator, -0.25, 0.25, size, 1) + _uniform(generator, -0.15, 0.15, size, 3)
+    return grey[..., None] + warmth + change
 
 
 def _stick(size, generator):
@@ -310,45 +320,33 @@ def _folder(root, draw):
     return pathlib.Path(root) / f"shapes-v{VERSION}" / f"draw{draw}"
 
 
-def _pictures(root, draw):
-    """Pictures and object masks."""
-
-    def drawn():
-        embeddings, _, _, sizes = class_table(draw)
-        jobs = zip(embeddings, sizes, range(1, len(sizes) + 1), strict=True)
-        classes = [draw_class(embedding, size, _generator(draw, stream)) for embedding, size, stream in jobs]
-        return [np.concatenate(parts) for parts in zip(*classes, strict=True)]
-
-    return _cached(_folder(root, draw), ["pictures", "masks"], drawn)
-
-
-def _answers(root, draw, inputs):
-    """What the filter bank answers to the pictures: a tuple of one array, for levels of three."""
-
-    def computed():
-        pictures = _pictures(root, draw)[0]
-        if inputs == "features":
-            return [filters.pooled(pictures)]
-        answers = filters.levels(pictures) if inputs == "levels" else [filters.maps(pictures)]
-        return [answer.astype(np.float16) for answer in answers]
-
-    return _cached(_folder(root, draw), FILES[inputs], computed)
-
-
-def _cached(folder, names, make):
-    """Memory maps of `folder/<name>.npy`; where one is missing, all are made first."""
-    paths = [folder / f"{name}.npy" for name in names]
-    if not all(path.exists() for path in paths):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path, array in zip(paths, make(), strict=True):
-                _write(path, array)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror}); wanted a data root to write to") from error
+def _stored(root, draw, inputs):
+    """Memory maps of what FILES lists for this kind of input; where a file is missing, all of them are made."""
+    folder = _folder(root, draw)
+    paths = [folder / f"{name}.npy" for name in FILES[inputs]]
     try:
-        return tuple(np.load(path, mmap_mode="r") for path in paths)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{folder}: {error}") from error
+        if not all(path.exists() for path in paths):
+            folder.mkdir(parents=True, exist_ok=True)  # before the work, so that an unwritable root costs no time
+            arrays = _draw(draw) if inputs == "images" else _filter(_stored(root, draw, "images")[0], inputs)
+            for path, array in zip(paths, arrays, strict=True):
+                _write(path, array)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{folder}: cannot be written ({reason}); wanted a data root to write to") from error
+    return tuple(_open(path) for path in paths)
+
+
+def _draw(draw):
+    embeddings, _, _, sizes = class_table(draw)
+    classes = [draw_class(*job, _generator(draw, 1 + i)) for i, job in enumerate(zip(embeddings, sizes, strict=True))]
+    return [np.concatenate(parts) for parts in zip(*classes, strict=True)]
+
+
+def _filter(pictures, inputs):
+    if inputs == "features":
+        return [filters.pooled(pictures)]
+    answers = filters.levels(pictures) if inputs == "levels" else [filters.maps(pictures)]
+    return [answer.astype(np.float16) for answer in answers]
 
 
 def _write(path, array):
@@ -360,3 +358,10 @@ def _write(path, array):
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _open(path):
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
