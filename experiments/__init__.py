@@ -21,6 +21,8 @@ def _quiet():
 
 
 with _quiet():
+    import absl.logging
     import tensorflow as tf
 
     tf.config.list_physical_devices("GPU")  # looks for a driver, and says so where there is none
+    absl.logging.set_verbosity(absl.logging.ERROR)

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import zslkeras
 from experiments.papers import PAPERS
-from zslkeras import batches, benchmarks, evaluation, strategies, training
+from zslkeras import batches, benchmarks, evaluation, strategies, training, uncertainty
 from zslkeras.models import MODELS
 
 BASELINE = "eszsl"
@@ -135,6 +135,7 @@ def result(experiment, finished, yardstick, seconds):
     benchmark = experiment.data.load("final", MODELS[experiment.model].eats)
     base, reason = yardstick
     dataset = experiment.data.name.lower()
+    versus = uncertainty.versus([([_scored(one) for one in finished], [_scored(base)])]) if base else None
     return {
         "model": experiment.model,
         "dataset": experiment.data.name,
@@ -144,7 +145,7 @@ def result(experiment, finished, yardstick, seconds):
         "selected": _selected(finished),
         "best_on_test": _best_on_test(finished),
         "baseline": _selected([base]) | {"best_on_test": _best_on_test([base])} if base else {"reason": reason},
-        "versus_baseline": evaluation.versus([([_scored(one) for one in finished], [_scored(base)])]) if base else None,
+        "versus_baseline": versus,
         "paper": PAPERS.get((experiment.model, dataset)),
         "paper_rule": None,
         "gamma": [one.choice.gamma for one in finished],
@@ -242,7 +243,7 @@ def _scored(finished):
 def _selected(finished):
     """Each metric at the chosen state and gamma: over seeds, with the mean of the seeds' bootstrap intervals."""
     numbers = [evaluation.numbers(*_scored(one)) for one in finished]
-    spreads = [evaluation.intervals(*_scored(one)) for one in finished]
+    spreads = [uncertainty.intervals(*_scored(one)) for one in finished]
     columns = _over_seeds(numbers)
     for metric, column in columns.items():
         for kind in ("rows", "classes"):

@@ -6,6 +6,7 @@ end. The table shows beside it what choosing on the test set would have given, a
 
 import errno
 import json
+import os
 import pathlib
 import sys
 
@@ -75,27 +76,25 @@ def main(argv):
     say = print if strategies.is_chief(strategy) else (lambda *_: None)
     say(report.heading(FLAGS.model, benchmark))
     out = _out(strategy, {"model": FLAGS.model, "data": recipe.dataclasses.asdict(data), "digest": benchmark.digest})
-    results, yardstick = {}, None
+    trained = {}
     for name in names:
         here = out / name if len(names) > 1 else out
-        experiment = recipe.Experiment(
-            FLAGS.model, configs[name], data, strategy, here, FLAGS.jit, FLAGS.deterministic
-        )
+        experiment = recipe.Experiment(FLAGS.model, configs[name], data, strategy, here, FLAGS.jit, FLAGS.deterministic)
         say(f"{name or FLAGS.model}: {settings_text(configs[name])}")
         seconds = recipe.timer()
         finished = []
         for seed in range(FLAGS.seeds or model.default_seeds):
             choice = recipe.fixed(experiment, seed) if FLAGS.select == "fixed" else recipe.select(experiment, seed)
             finished.append(recipe.finish(experiment, choice))
-        if not strategies.is_chief(strategy):
-            continue
-        yardstick = yardstick or recipe.baseline(experiment, finished)
-        results[name] = recipe.result(experiment, finished, yardstick, seconds())
-        recipe.write_result(here, results[name], finished)
-    strategies.finish()
-    for name, result in results.items():
-        say(report.table(result, name))
-    say(f"written: {out}")
+        trained[name] = experiment, finished, seconds()
+    strategies.finish(strategy)
+    if strategies.is_chief(strategy):
+        yardstick = recipe.baseline(*trained[names[0]][:2])
+        for name, (experiment, finished, spent) in trained.items():
+            result = recipe.result(experiment, finished, yardstick, spent)
+            recipe.write_result(experiment.out, result, finished)
+            print(report.table(result, name))
+        print(f"written: {out}")
 
 
 def _data():
@@ -135,6 +134,8 @@ def _config_file(path):
 def _out(strategy, run):
     """The folder of this run, made and checked; what may not differ on --resume is written into it."""
     out = pathlib.Path(FLAGS.out) if FLAGS.out else _next_out()
+    if not strategies.is_chief(strategy):
+        return out
     identity = out / "run.json"
     if identity.exists() and not FLAGS.resume:
         raise InputError(f"--out {out} holds a run already; add --resume to go on with it, or name another folder")
@@ -145,7 +146,7 @@ def _out(strategy, run):
         for key in run:
             if before.get(key) != run[key]:
                 raise InputError(f"--resume: {key} was {before.get(key)}, now it is {run[key]}; wanted the same")
-    elif strategies.is_chief(strategy):
+    else:
         try:
             out.mkdir(parents=True, exist_ok=True)
             identity.write_text(json.dumps(run, indent=2) + "\n")
@@ -168,8 +169,12 @@ def run():
         app.run(main, flags_parser=lambda args: _parse(args))
     except InputError as error:
         _exit(error, 2)
-    except Diverged as error:
+    except (Diverged, strategies.WorkerLost) as error:
         _exit(error, 1)
+    except strategies.LOST:
+        if FLAGS.strategy != "multiworker":
+            raise
+        _exit("a worker was lost; start all workers again with --resume to go on from the last checkpoint", 1)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
@@ -184,7 +189,9 @@ def _parse(args):
 
 
 def _exit(error, code):
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    if FLAGS.strategy == "multiworker":
+        os._exit(code)  # TensorFlow's own exit would wait for the workers that are gone
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""What a matrix of scores is worth: per-class accuracy, calibration, and how far to trust the numbers.
+"""What a matrix of scores is worth: per-class accuracy, and calibration. How far to trust it: `uncertainty`.
 
 All accuracies are fractions, and means over classes of per-class top-1; a class without rows is left out.
 T      unseen rows, unseen candidates only.
@@ -18,7 +18,6 @@ import numpy as np
 METRICS = ("T", "U", "S", "H", "U0", "S0", "H0", "AUSUC")
 
 _BLOCK_ROWS = 8192  # score rows looked at together: the copy of one group's columns stays small
-_BLOCK_WEIGHTS = 2**21  # resampled weights held together: 16 MB an array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,10 +93,10 @@ def evaluate(scores, labels, seen, unseen, gamma=0.0):
 def numbers(outcomes, gamma):
     """Every metric of `METRICS`, as a dict of floats."""
     calibrated, plain = per_class(outcomes, gamma), per_class(outcomes, 0.0)
-    unseen, seen = _group(outcomes, gamma, True), _group(outcomes, gamma, False)
-    area = _area(_steps(unseen, seen), unseen.share[None], seen.share[None])[0]
+    unseen, seen = group_of(outcomes, gamma, True), group_of(outcomes, gamma, False)
+    area = ausuc(flip_order(unseen, seen), unseen.share[None], seen.share[None])[0]
     means = [_mean(table[name]) for table, names in ((calibrated, "TUS"), (plain, "US")) for name in names]
-    return {name: float(value) for name, value in _metrics(*means, area).items()}
+    return {name: float(value) for name, value in named(*means, area).items()}
 
 
 def per_class(outcomes, gamma):
@@ -117,7 +116,7 @@ def accuracy_of_labels(predicted, labels, seen, unseen):
     if predicted.shape != labels.shape:
         raise ValueError(f"predicted labels have shape {predicted.shape}, expected {labels.shape}")
     U, S = (_mean(_class_means(predicted == labels, labels, ids)) for ids in (unseen, seen))
-    return {"U": U, "S": S, "H": float(_harmonic(U, S))}
+    return {"U": U, "S": S, "H": float(harmonic(U, S))}
 
 
 def confusion(outcomes):
@@ -132,13 +131,13 @@ def best_gamma(outcomes):
 
     Equally good intervals: the one whose middle is nearest to 0. Where no gamma gives H > 0, gamma is 0.
     """
-    unseen, seen = _group(outcomes, 0.0, True), _group(outcomes, 0.0, False)
+    unseen, seen = group_of(outcomes, 0.0, True), group_of(outcomes, 0.0, False)
     # Rows that are wrong within their own group are wrong at every gamma: their flips change nothing.
     breaks, where = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]), return_inverse=True)
     where = np.split(where, [np.count_nonzero(unseen.own)])
     gained, lost = (np.bincount(w, g.share[g.own], len(breaks)) for w, g in zip(where, (unseen, seen), strict=True))
     # Entry k holds for breaks[k] < gamma <= breaks[k + 1]. Below all breaks U = 0 and above them S = 0, so H = 0.
-    H = _harmonic(np.cumsum(gained)[:-1], np.cumsum(lost[::-1])[::-1][1:])
+    H = harmonic(np.cumsum(gained)[:-1], np.cumsum(lost[::-1])[::-1][1:])
     gamma = 0.0
     if H.size and H.max() > 0:
         best = np.isclose(H, H.max(), rtol=0, atol=1e-12)  # sums in another order differ by rounding
@@ -147,90 +146,12 @@ def best_gamma(outcomes):
         middle = np.where(middle > low, middle, high)  # neighbouring floats have no middle; high is inside
         gamma = float(middle[np.abs(middle).argmin()])
     table = per_class(outcomes, gamma)
-    return gamma, float(_harmonic(_mean(table["U"]), _mean(table["S"])))
-
-
-def intervals(outcomes, gamma, resamples=1000, seed=0, level=0.95):
-    """Bootstrap percentile intervals, {"rows": {metric: [low, high]}, "classes": {metric: [low, high]}}.
-
-    "rows" draws pictures anew within each class: what other pictures of the same classes would give. "classes" draws
-    the seen and the unseen classes anew, each with its rows: what other classes would give, usually much wider. A
-    single class has no spread to show: its interval over classes is a point and means nothing.
-    """
-    unseen, seen = _group(outcomes, gamma, True), _group(outcomes, gamma, False)
-    steps = _steps(unseen, seen)
-    size = max(1, _BLOCK_WEIGHTS // max(1, len(outcomes.labels)))
-    result = {}
-    for kind in ("rows", "classes"):
-        rng, blocks = np.random.default_rng(seed), []
-        for start in range(0, resamples, size):
-            draws = [_draws_of(kind, rng, group, min(size, resamples - start)) for group in (unseen, seen)]
-            blocks.append(_resampled(unseen, seen, steps, *draws))
-        result[kind] = {name: _interval(np.concatenate([block[name] for block in blocks]), level) for name in METRICS}
-    return result
-
-
-def versus(folds, resamples=2000, seed=0, level=0.95):
-    """Paired per-class comparison of a model with a baseline; see `paired` for what it returns.
-
-    Args:
-        folds: list of (model runs, baseline runs), one pair a benchmark or fold; a run is (Outcomes, gamma), one a
-            seed, and all runs of a fold are over the same rows.
-    """
-    for model_runs, baseline_runs in folds:
-        first, *others = [run for run, _ in [*model_runs, *baseline_runs]]
-        for name in ("labels", "seen", "unseen"):
-            if not all(np.array_equal(getattr(first, name), getattr(other, name)) for other in others):
-                raise ValueError(f"the runs to compare differ in {name}: a paired comparison needs the same rows")
-    model_tables, baseline_tables = ([_mean_table(runs) for runs in side] for side in zip(*folds, strict=True))
-    return paired(model_tables, baseline_tables, resamples, seed, level)
-
-
-def paired(model_tables, baseline_tables, resamples=2000, seed=0, level=0.95):
-    """Compares tables as `per_class` returns them, one a fold, class by class.
-
-    T, U and S: the mean over the classes of all folds of the per-class difference. H: the mean over folds of the
-    difference of H, which is taken from the fold's mean U and S; its classes are all classes, by U or S. Intervals
-    draw the classes of each fold anew, the same for both sides. Folds count as independent: where they share seen
-    classes, the intervals of S and H are too narrow.
-
-    Returns:
-        {metric: {"difference", "interval", "classes_won", "classes_lost", "classes"}} for T, U, S and H.
-    """
-    rng = np.random.default_rng(seed)
-    differences = {name: [] for name in "TUSH"}  # a fold each: [classes]
-    drawn = {name: [] for name in "TUSH"}  # a fold each: [1 + resamples], summed over the drawn classes (H: as it is)
-    for model, baseline in zip(model_tables, baseline_tables, strict=True):
-        means = {}
-        for names in ("TU", "S"):
-            present = ~np.isnan(model[names[0]])
-            num = np.count_nonzero(present)
-            draws = np.concatenate([np.ones((1, num)), _draws(rng, [num], resamples)])  # draw 0: what was observed
-            for name in names:
-                sides = np.stack([model[name][present], baseline[name][present]])
-                differences[name].append(sides[0] - sides[1])
-                drawn[name].append(draws @ differences[name][-1])
-                means[name] = _ratio(draws @ sides.T, num)  # [1 + resamples, 2]
-        H = _harmonic(means["U"], means["S"])
-        differences["H"] += [differences["U"][-1], differences["S"][-1]]
-        drawn["H"].append(H[:, 0] - H[:, 1])
-    result = {}
-    for name in "TUSH":
-        difference = np.concatenate(differences[name])
-        values = _ratio(np.sum(drawn[name], axis=0), len(model_tables) if name == "H" else len(difference))
-        result[name] = {
-            "difference": float(values[0]),
-            "interval": _interval(values[1:], level),
-            "classes_won": int(np.sum(difference > 1e-9)),  # means over seeds carry rounding
-            "classes_lost": int(np.sum(difference < -1e-9)),
-            "classes": len(difference),
-        }
-    return result
+    return gamma, float(harmonic(_mean(table["U"]), _mean(table["S"])))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Group:
-    """The rows of the seen or of the unseen classes, sorted by class."""
+class Group:
+    """The rows of the seen or of the unseen classes, sorted by class: what resampling needs of them."""
 
     counts: np.ndarray  # [classes with rows] their rows
     share: np.ndarray  # [N] what a row adds to an accuracy: 1 / (rows of its class * classes)
@@ -239,7 +160,8 @@ class _Group:
     right: np.ndarray  # [N, 3] right among its own group's candidates, among all at gamma, among all at gamma 0
 
 
-def _group(outcomes, gamma, unseen):
+def group_of(outcomes, gamma, unseen):
+    """The `Group` of the unseen or of the seen classes."""
     rows = np.flatnonzero(outcomes.in_unseen == unseen)
     rows = rows[np.argsort(outcomes.labels[rows], kind="stable")]
     labels = outcomes.labels[rows]
@@ -247,10 +169,10 @@ def _group(outcomes, gamma, unseen):
     share = 1.0 / (np.repeat(counts, counts) * len(counts))
     given = [outcomes.best_unseen if unseen else outcomes.best_seen, outcomes.decisions(gamma), outcomes.decisions(0.0)]
     right = np.stack([ids[rows] == labels for ids in given], axis=1)
-    return _Group(counts, share, outcomes.flip[rows], right[:, 0], right.astype(np.float64))
+    return Group(counts, share, outcomes.flip[rows], right[:, 0], right.astype(np.float64))
 
 
-def _steps(unseen, seen):
+def flip_order(unseen, seen):
     """What AUSUC needs of the flips: the rows at which U rises and S falls, and where S's steps lie among U's."""
     rising, falling = np.flatnonzero(unseen.own), np.flatnonzero(seen.own)
     rising = rising[np.argsort(unseen.flip[rising], kind="stable")]
@@ -259,47 +181,38 @@ def _steps(unseen, seen):
     return rising, falling, *sides
 
 
-def _area(steps, unseen_weights, seen_weights):
-    """AUSUC under weights [R, rows of the group], -> [R].
+def ausuc(order, unseen_weights, seen_weights):
+    """AUSUC when rows have weights [R, rows of the group], -> [R]; `order` is from `flip_order`.
 
     As gamma rises, S falls by a row's weight at its flip, where U is the weight of the unseen rows with a lower flip.
     So the trapezoids sum to a Mann-Whitney statistic: the weight of the pairs whose unseen row flips first, equal
-    flips counting half (the curve runs diagonally there). A resample changes the weights but not the steps.
+    flips counting half (the curve runs diagonally there). A resample changes the weights but not the order.
     """
     if not unseen_weights.shape[1] or not seen_weights.shape[1]:
         return np.full(len(unseen_weights), np.nan)
-    rising, falling, below, up_to = steps
+    rising, falling, below, up_to = order
     U = np.zeros((len(unseen_weights), len(rising) + 1))
     np.cumsum(unseen_weights[:, rising], axis=1, out=U[:, 1:])
     U = np.take(U, below, axis=1) + np.take(U, up_to, axis=1)
     return np.einsum("rn,rn->r", U, seen_weights[:, falling]) / 2
 
 
-def _resampled(unseen, seen, steps, unseen_draws, seen_draws):
-    """The metrics when each row counts as often as drawn: draws [R, rows of the group] -> {metric: [R]}."""
-    unseen_weights, seen_weights = unseen_draws * unseen.share, seen_draws * seen.share
-    T, U, U0 = _totals(unseen, unseen_weights)
-    _, S, S0 = _totals(seen, seen_weights)
-    return _metrics(T, U, S, U0, S0, _area(steps, unseen_weights, seen_weights))
+def named(T, U, S, U0, S0, area):
+    """The metrics by their names, H and H0 worked out."""
+    values = (T, U, S, harmonic(U, S), U0, S0, harmonic(U0, S0), area)
+    return dict(zip(METRICS, values, strict=True))
 
 
-def _totals(group, weights):
-    return (weights @ group.right).T if len(group.right) else np.full((3, len(weights)), np.nan)
+def harmonic(U, S):
+    """2US / (U + S), and 0 where both are 0."""
+    total = np.asarray(U + S)
+    return np.divide(2 * U * S, total, out=np.zeros(total.shape), where=total != 0)
 
 
-def _draws_of(kind, rng, group, resamples):
-    """[resamples, rows] how often each row, or the class that it belongs to, is drawn."""
-    if kind == "rows":
-        return _draws(rng, group.counts, resamples)
-    return np.repeat(_draws(rng, [len(group.counts)], resamples), group.counts, axis=1)
-
-
-def _draws(rng, sizes, resamples):
-    """Bootstrap counts of things that lie set after set, [resamples, sum(sizes)]: as many draws as a set has things."""
-    first, size = (np.repeat(v, sizes) for v in (np.cumsum(sizes) - sizes, sizes))
-    picks = first + (rng.random((resamples, len(size))) * size).astype(np.int64)
-    picks += len(size) * np.arange(resamples)[:, None]
-    return np.bincount(picks.ravel(), minlength=picks.size).reshape(picks.shape)
+def ratio(total, count):
+    """total / count, NaN where there is nothing to count."""
+    with np.errstate(invalid="ignore"):  # 0 / 0: no rows or no classes, so NaN
+        return np.asarray(total) / count
 
 
 def _contest(scores, seen, unseen):
@@ -342,33 +255,9 @@ def _class_means(right, labels, ids):
     """[len(ids)] share of right rows in each class, NaN for a class without rows."""
     rows = np.isin(labels, ids)
     where = np.searchsorted(ids, labels[rows])
-    return _ratio(np.bincount(where, right[rows], len(ids)), np.bincount(where, minlength=len(ids)))
-
-
-def _mean_table(runs):
-    tables = [per_class(run, gamma) for run, gamma in runs]
-    return {name: np.mean([table[name] for table in tables], axis=0) for name in "TUS"}
-
-
-def _metrics(T, U, S, U0, S0, area):
-    values = (T, U, S, _harmonic(U, S), U0, S0, _harmonic(U0, S0), area)
-    return dict(zip(METRICS, values, strict=True))
+    return ratio(np.bincount(where, right[rows], len(ids)), np.bincount(where, minlength=len(ids)))
 
 
 def _mean(accuracies):
     present = accuracies[~np.isnan(accuracies)]
     return float(present.mean()) if len(present) else float("nan")
-
-
-def _harmonic(U, S):
-    total = np.asarray(U + S)
-    return np.divide(2 * U * S, total, out=np.zeros(total.shape), where=total != 0)
-
-
-def _ratio(total, count):
-    with np.errstate(invalid="ignore"):  # 0 / 0: no rows or no classes, so NaN
-        return np.asarray(total) / count
-
-
-def _interval(values, level):
-    return [float(v) for v in np.quantile(values, [(1 - level) / 2, (1 + level) / 2])]

@@ -8,8 +8,6 @@ import functools
 import json
 import os
 import socket
-import sys
-import threading
 import time
 
 import tensorflow as tf
@@ -19,7 +17,19 @@ from zslkeras.errors import InputError
 STRATEGIES = ("default", "mirrored", "multiworker")
 START_SECONDS = 90  # within which every worker of TF_CONFIG has to answer
 PROBE_SECONDS = 5
-LOST_AFTER_PROBES = 3  # probes in a row without an answer
+
+# What a collective raises when a peer is gone; which of them depends on where the others were caught.
+LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+class WorkerLost(RuntimeError):
+    """A worker of the cluster that is missing or gone."""
 
 
 @functools.cache
@@ -76,7 +86,7 @@ def _multiworker():
             f"TF_CONFIG: got {os.environ.get('TF_CONFIG')!r} ({type(error).__name__}: {error}); wanted JSON such as "
             '{"cluster": {"worker": ["host1:5000", "host2:5000"]}, "task": {"type": "worker", "index": 0}}'
         ) from None
-    _watch(peers)
+    _meet(_address(workers[me]), peers)
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
@@ -85,49 +95,33 @@ def _address(text):
     return host, int(port)
 
 
-def _watch(peers):
-    """Ends this process with one sentence once a peer is missing or lost; collectives alone would wait for ever."""
-    started = time.monotonic()
+def _meet(own, peers):
+    """Waits until every peer has come; TensorFlow alone would wait for a missing one for an hour.
 
-    def probe():
-        misses = dict.fromkeys(peers, 0)
-        met = set()
-        while True:
-            for name, address in peers.items():
+    Each worker listens on its own port until it has met the others; after that the port is TensorFlow's.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        listener = socket.create_server(("", own[1]), reuse_port=True)
+    except OSError as error:
+        raise InputError(f"TF_CONFIG: port {own[1]} of this worker: {error.strerror}; wanted a free port") from None
+    with listener:
+        missing = dict(peers)
+        while missing:
+            for name, address in list(missing.items()):
                 try:
                     socket.create_connection(address, timeout=PROBE_SECONDS).close()
-                    met.add(name)
-                    misses[name] = 0
+                    del missing[name]
                 except OSError:
-                    misses[name] += 1
-                if name in met and misses[name] >= LOST_AFTER_PROBES and not _finished.is_set():
-                    _end(f"{name} was lost; start all workers again with --resume to go on from the last checkpoint")
-                if name not in met and time.monotonic() - started > START_SECONDS and not _finished.is_set():
-                    _end(f"{name} did not answer within {START_SECONDS} s; start every worker that TF_CONFIG names")
-            if _finished.wait(PROBE_SECONDS):
-                return
-
-    threading.Thread(target=probe, daemon=True, name="peer watch").start()
+                    if time.monotonic() > deadline:
+                        wanted = "start every worker that TF_CONFIG names"
+                        raise WorkerLost(f"{name} did not answer within {START_SECONDS} s; {wanted}") from None
+            time.sleep(0.2)
 
 
-_finished = threading.Event()
-
-
-def finish():
-    """Peers may leave from here on."""
-    _finished.set()
-
-
-def _end(sentence):
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    os._exit(1)  # the main thread is inside a collective that will never return
-
-
-def lost(strategy, error):
-    """What to do with an error out of a collective: among workers a peer is gone, anywhere else it is a bug."""
-    if strategy.cluster_resolver is None:
-        raise error
-    _end("a worker was lost; start all workers again with --resume to go on from the last checkpoint")
+def finish(strategy):
+    """Waits until all workers have come here; from here on they may leave."""
+    from_chief(strategy, {"done": 1.0})
 
 
 def from_chief(strategy, numbers):
@@ -135,14 +129,18 @@ def from_chief(strategy, numbers):
     if strategy.cluster_resolver is None or not strategy.cluster_resolver.task_type:
         return numbers
 
-    @tf.function
-    def spread(values):
-        def first_only(values):
-            context = tf.distribute.get_replica_context()
-            mine = tf.where(context.replica_id_in_sync_group == 0, values, tf.zeros_like(values))
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+    values = _spread(strategy)(tf.constant(list(numbers.values()), tf.float64)).numpy()
+    return dict(zip(numbers, map(float, values), strict=True))
 
+
+@functools.cache
+def _spread(strategy):
+    def first_only(values):
+        context = tf.distribute.get_replica_context()
+        mine = tf.where(context.replica_id_in_sync_group == 0, values, tf.zeros_like(values))
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+    def spread(values):
         return strategy.experimental_local_results(strategy.run(first_only, (values,)))[0]
 
-    values = spread(tf.constant(list(numbers.values()), tf.float64)).numpy()
-    return dict(zip(numbers, map(float, values), strict=True))
+    return tf.function(spread, input_signature=[tf.TensorSpec([None], tf.float64)])

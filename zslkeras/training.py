@@ -96,8 +96,6 @@ class Run:
                         train_step(next(iterator))
                     except tf.errors.InvalidArgumentError as error:
                         self._explain(error, epoch * steps + step)
-                    except _LOST as error:
-                        strategies.lost(strategy, error)
                     callbacks.on_train_batch_end(step)
                     bar.advance()
                 # Read across replicas: each metric's total and count are summed over all of them.
@@ -186,10 +184,6 @@ class Run:
         name = error.message.split(" : ")[0].split("} ")[-1]
         kept = f"the last good checkpoint is {self.path}" if self.path and self.path.exists() else "no checkpoint yet"
         raise Diverged(f"{name} is not a finite number at step {step + 1}; {kept}") from None
-
-
-# What a collective raises when a peer is gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError)
 
 
 def _optimizers(model):

@@ -55,7 +55,12 @@ class ZeroShotModel(keras.Model):
             self.attribute_vectors = self._constant("attribute_vectors", attribute_vectors)
         # How many draws `noise` has made: a weight, so that a resumed run goes on with the draw it stopped at.
         self.draws = self.add_weight(
-            shape=(), dtype="int32", initializer="zeros", trainable=False, aggregation="only_first_replica", name="draws"
+            shape=(),
+            dtype="int32",
+            initializer="zeros",
+            trainable=False,
+            aggregation="only_first_replica",
+            name="draws",
         )
         self.trackers = {name: keras.metrics.Mean(name) for name in self.losses_reported}
         # Sub-networks are built in __init__: an unbuilt model under a strategy is called symbolically by `fit`.
@@ -79,7 +84,7 @@ class ZeroShotModel(keras.Model):
         """Fits what is fitted and not trained, on training rows only. Nothing in the base."""
 
     def learn(self, run):
-        """Learns the stage, handing every state worth scoring to `run`: each epoch here, each setting in a closed form."""
+        """Learns the stage, handing each state worth scoring to `run`: an epoch here, a setting in a closed form."""
         run.epochs(self)
 
     def minimize(self, tape, loss, optimizer, variables):
@@ -132,18 +137,19 @@ class ZeroShotModel(keras.Model):
             "input_shape": self.row_shape,
             "embeddings_shape": tuple(self.class_embeddings.shape),
             "vectors_shape": None if vectors is None else tuple(vectors.shape),
+            "seen_mask": keras.ops.convert_to_numpy(self.seen_mask).tolist(),
             "seed": self.seed,
         }
 
     @classmethod
     def from_config(cls, config):
-        # The constants come back with the weights; only their shapes are needed to make the model.
+        # The constants come back with the weights; what is needed here is what decides shapes.
         vectors = config["vectors_shape"]
         return cls(
             cls.Config(**_tuples(config["config"])),
             _tuple(config["input_shape"]),
             np.zeros(config["embeddings_shape"], np.float32),
-            np.zeros(config["embeddings_shape"][0], np.float32),
+            config["seen_mask"],
             None if vectors is None else np.zeros(vectors, np.float32),
             config["seed"],
         )
