@@ -5,13 +5,15 @@ import numpy as np
 import tensorflow as tf
 
 SCALINGS = ("none", "l2", "centred_l2", "standard", "minmax")
-_NORM_FLOOR = 1e-12  # on the norm itself, not on its square: tf.math.l2_normalize would shrink vectors under 1e-6
+_NORM_FLOOR = 1e-12  # shorter rows count as zero
 _ROWS = 4096  # rows read at a time while fitting
 
 
 def l2_normalize(vectors):
-    """Rows of unit norm; a zero row stays zero."""
-    return vectors / tf.maximum(tf.norm(vectors, axis=-1, keepdims=True), tf.cast(_NORM_FLOOR, vectors.dtype))
+    """Rows of unit norm; a zero row stays zero and passes no gradient back: it would be NaN, or 1e12 times too long."""
+    # Its epsilon is a floor of the squared norm: the default of 1e-12 would shrink rows under 1e-6.
+    unit = tf.math.l2_normalize(vectors, axis=-1, epsilon=_NORM_FLOOR**2)
+    return tf.where(tf.reduce_any(vectors != 0, axis=-1, keepdims=True), unit, tf.zeros_like(unit))
 
 
 class FeatureScaling(keras.layers.Layer):
@@ -42,10 +44,11 @@ class FeatureScaling(keras.layers.Layer):
             shift = sum(rows.sum(0) for rows in _training_rows(benchmark, unit)) / len(benchmark.train)
         if kind == "standard":
             spread = sum(((rows - shift) ** 2).sum(0) for rows in _training_rows(benchmark, unit))
-            factor = _inverse(np.sqrt(spread / len(benchmark.train)))
+            factor = _inverse(np.sqrt(spread / len(benchmark.train)), shift)
         if kind == "minmax":
             shift = np.min([rows.min(0) for rows in _training_rows(benchmark, unit)], axis=0)
-            factor = _inverse(np.max([rows.max(0) for rows in _training_rows(benchmark, unit)], axis=0) - shift)
+            top = np.max([rows.max(0) for rows in _training_rows(benchmark, unit)], axis=0)
+            factor = _inverse(top - shift, shift)
         self.norm_before.assign(float(unit))
         self.shift.assign(shift)
         self.factor.assign(factor)
@@ -66,5 +69,6 @@ def _training_rows(benchmark, unit):
         yield rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _NORM_FLOOR) if unit else rows
 
 
-def _inverse(spread):
-    return np.where(spread > 0, 1.0 / np.where(spread > 0, spread, 1.0), 1.0)
+def _inverse(spread, shift):
+    """1 / spread, and 1 for a feature without spread: the mean of equal numbers may miss them by a rounding."""
+    return 1.0 / np.where(spread > np.finfo(np.float32).eps * np.abs(shift), spread, 1.0)

@@ -7,6 +7,7 @@ the epochs are driven here; callbacks, optimizers and `train_step` are Keras' ow
 import dataclasses
 import json
 import os
+import re
 
 import keras
 import numpy as np
@@ -86,6 +87,8 @@ class Run:
         iterator = iter(rows)
         model.stop_training = False
         callbacks.on_train_begin()
+        if self._saved:
+            self._restore_callbacks()  # only now: on_train_begin sets them back to their start
         with Progress(self.title, epochs * steps, first * steps) as bar:
             for epoch in range(first, epochs):
                 model.reset_metrics()
@@ -100,6 +103,9 @@ class Run:
                     bar.advance()
                 # Read across replicas: each metric's total and count are summed over all of them.
                 losses = {metric.name: float(metric.result()) for metric in model.metrics}
+                for name, loss in losses.items():
+                    if not np.isfinite(loss):  # XLA leaves out the check of each step
+                        raise self._diverged(name, f"in epoch {epoch + 1}")
                 logs = self.score(model, {"epoch": epoch + 1, **losses})
                 bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
                 callbacks.on_epoch_end(epoch, logs)
@@ -173,17 +179,22 @@ class Run:
         for number, optimizer in enumerate(_optimizers(model)):
             _assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
         _assign(model.variables, _under(self._saved, "model"), self.path)
+
+    def _restore_callbacks(self):
         for number, callback in enumerate(self.callbacks):
             vars(callback).update(self._saved["state"]["callbacks"][number])
             for name in _array_lists(callback, empty=True):
                 setattr(callback, name, _under(self._saved, f"callback{number}/{name}") or getattr(callback, name))
 
     def _explain(self, error, step):
-        if "Tensor had" not in error.message:  # what check_numerics says in `report`
+        found = re.search(r"(\S+) : Tensor had", error.message)  # what check_numerics says in `report`
+        if not found:
             raise error
-        name = error.message.split(" : ")[0].split("} ")[-1]
+        raise self._diverged(found[1], f"at step {step + 1}") from None
+
+    def _diverged(self, loss, when):
         kept = f"the last good checkpoint is {self.path}" if self.path and self.path.exists() else "no checkpoint yet"
-        raise Diverged(f"{name} is not a finite number at step {step + 1}; {kept}") from None
+        return Diverged(f"{loss} is not a finite number {when}; {kept}")
 
 
 def _optimizers(model):

@@ -72,13 +72,19 @@ class Benchmark:
         )
         _require_finite(self, "class_embeddings", self.class_embeddings)
         zero = np.flatnonzero(~self.class_embeddings.any(axis=1))
-        _require(not len(zero), self, f"class_embeddings: row {zero[:1]} is all zero", "an embedding for every class")
+        if len(zero):
+            got = f"class_embeddings: all zero for class {self.class_names[zero[0]]}"
+            raise _wrong(self, got, "an embedding for every class")
         names, counts = np.unique(self.class_names, return_counts=True)
-        _require(counts.max(initial=0) <= 1, self, f"class_names: {names[counts > 1][:1]} twice", "different names")
+        if counts.max(initial=0) > 1:
+            raise _wrong(self, f"class_names: {names[counts > 1][0]} twice", "different names")
         _require_ids(self, "labels", self.labels, -1, classes)
         _require_ids(self, "seen_classes", self.seen_classes, 0, classes)
         _require_ids(self, "unseen_classes", self.unseen_classes, 0, classes)
         _require_disjoint(self, "seen_classes", "unseen_classes")
+        if self.validation_classes is not None:
+            stray = np.setdiff1d(self.validation_classes, self.seen_classes)
+            _require(not len(stray), self, f"validation_classes: {_ids(stray)} not seen", "some of the seen classes")
         for name, group in (("train", "seen"), ("test_seen", "seen"), ("test_unseen", "unseen")):
             ids = getattr(self, name)
             _require_ids(self, name, ids, 0, rows)
@@ -86,7 +92,7 @@ class Benchmark:
             stray = ids[~np.isin(self.labels[ids], getattr(self, f"{group}_classes"))]
             if len(stray):
                 got = f"{name}: row {stray[0]} has class {self._name_of(stray[0])}"
-                _require(False, self, got, f"rows of {group} classes only")
+                raise _wrong(self, got, f"rows of {group} classes only")
         _require(len(self.train) > 0, self, "train: no rows", "at least one")
         for first, second in (("train", "test_seen"), ("train", "test_unseen"), ("test_seen", "test_unseen")):
             _require_disjoint(self, first, second)
@@ -202,19 +208,29 @@ def tune_stage(final, fold=0, seed=0):
     )
 
 
+def _wrong(benchmark, got, wanted):
+    return InputError(f"{benchmark.source}: {got}; wanted {wanted}")
+
+
 def _require(condition, benchmark, got, wanted):
     if not condition:
-        raise InputError(f"{benchmark.source}: {got}; wanted {wanted}")
+        raise _wrong(benchmark, got, wanted)
 
 
 def _require_ids(benchmark, field, ids, low, high):
-    wrong = ids[(ids < low) | (ids >= high)]
-    _require(not len(wrong), benchmark, f"{field}: {wrong[:1]} is out of range", f"ids in {max(low, 0)}..{high - 1}")
+    stray = ids[(ids < low) | (ids >= high)]
+    _require(not len(stray), benchmark, f"{field}: {_ids(stray)} out of range", f"ids in {max(low, 0)}..{high - 1}")
 
 
 def _require_disjoint(benchmark, first, second):
     both = np.intersect1d(getattr(benchmark, first), getattr(benchmark, second))
-    _require(not len(both), benchmark, f"{first} and {second} share {len(both)}, first {both[:1]}", "none shared")
+    kind = "classes" if first.endswith("classes") else "rows"
+    _require(not len(both), benchmark, f"{first} and {second} share {kind} {_ids(both)}", "none shared")
+
+
+def _ids(ids):
+    """The first few as text."""
+    return ", ".join(str(one) for one in ids[:5].tolist()) + (", ..." if len(ids) > 5 else "")
 
 
 def _require_finite(benchmark, field, array, rows=None):
@@ -222,5 +238,5 @@ def _require_finite(benchmark, field, array, rows=None):
         return
     first = np.argwhere(~np.isfinite(array))[0]
     row = first[0] if rows is None else np.asarray(rows)[first[0]]
-    value = array[tuple(first)]
-    _require(False, benchmark, f"{field}: {value} at row {row}, position {tuple(map(int, first[1:]))}", "finite numbers")
+    place = ", ".join(str(index) for index in first[1:].tolist())
+    raise _wrong(benchmark, f"{field}: {array[tuple(first)]} at row {row}, position {place}", "finite numbers")

@@ -16,7 +16,6 @@ Deviations: none in the formula. The paper knows no feature scaling; it decides 
 import dataclasses
 
 import numpy as np
-import scipy.linalg
 import tensorflow as tf
 
 from zslkeras.layers import SCALINGS, FeatureScaling
@@ -60,7 +59,7 @@ class ESZSL(ZeroShotModel):
             self.scaling.fit(kind, benchmark)
             gram, cross = self._moments(benchmark, seen @ right.T)
             for gamma in config.gammas:
-                solved = scipy.linalg.solve(gram + gamma * np.eye(len(gram)), cross, assume_a="pos")
+                solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(gram + gamma * np.eye(len(gram))), cross).numpy()
                 for lambda_ in config.lambdas:
                     self.to_rank.assign(solved / (singular**2 + lambda_))
                     run.score(self, {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_})
