@@ -45,7 +45,7 @@ class Example(ZeroShotModel):
         self.out.build((None, config.hidden))
 
     def adapt(self, benchmark):
-        self.scaling.fit(self.config.scaling, benchmark)
+        self.scaling.fit(self.config.scaling, benchmark.take, benchmark.train)
 
     def compile(self, optimizer=None, **kwargs):
         kinds = {"adam": keras.optimizers.Adam, "sgd": keras.optimizers.SGD}

@@ -2,7 +2,7 @@
 
 from zslkeras.benchmarks import load
 from zslkeras.errors import InputError
-from zslkeras.models import ESZSL, MODELS
+from zslkeras.models import ASPN, ESZSL, MODELS
 from zslkeras.version import __version__
 
-__all__ = ["ESZSL", "MODELS", "InputError", "__version__", "load"]
+__all__ = ["ASPN", "ESZSL", "MODELS", "InputError", "__version__", "load"]

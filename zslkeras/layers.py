@@ -34,20 +34,20 @@ class FeatureScaling(keras.layers.Layer):
         self.norm_after = self._state("norm_after", (), "zeros")
         self.built = True
 
-    def fit(self, kind, benchmark):
-        """Fits `kind` on the benchmark's training rows, in two passes at most and float64."""
+    def fit(self, kind, take, rows):
+        """Fits `kind` on `take(rows)`, read in parts: two passes at most, in float64."""
         if kind not in SCALINGS:
             raise ValueError(f"scaling: got {kind!r}; wanted one of {', '.join(SCALINGS)}")
         centred, unit = kind == "centred_l2", kind in ("l2", "centred_l2")
         shift, factor = np.zeros(self.width), np.ones(self.width)
         if kind in ("centred_l2", "standard"):
-            shift = sum(rows.sum(0) for rows in _training_rows(benchmark, unit)) / len(benchmark.train)
+            shift = sum(part.sum(0) for part in _parts(take, rows, unit)) / len(rows)
         if kind == "standard":
-            spread = sum(((rows - shift) ** 2).sum(0) for rows in _training_rows(benchmark, unit))
-            factor = _inverse(np.sqrt(spread / len(benchmark.train)), shift)
+            spread = sum(((part - shift) ** 2).sum(0) for part in _parts(take, rows, unit))
+            factor = _inverse(np.sqrt(spread / len(rows)), shift)
         if kind == "minmax":
-            shift = np.min([rows.min(0) for rows in _training_rows(benchmark, unit)], axis=0)
-            top = np.max([rows.max(0) for rows in _training_rows(benchmark, unit)], axis=0)
+            shift = np.min([part.min(0) for part in _parts(take, rows, unit)], axis=0)
+            top = np.max([part.max(0) for part in _parts(take, rows, unit)], axis=0)
             factor = _inverse(top - shift, shift)
         self.norm_before.assign(float(unit))
         self.shift.assign(shift)
@@ -63,10 +63,10 @@ class FeatureScaling(keras.layers.Layer):
         return self.add_weight(shape=shape, initializer=initializer, trainable=False, name=name)
 
 
-def _training_rows(benchmark, unit):
-    for start in range(0, len(benchmark.train), _ROWS):
-        rows = np.asarray(benchmark.take(benchmark.train[start : start + _ROWS]), np.float64)
-        yield rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), _NORM_FLOOR) if unit else rows
+def _parts(take, rows, unit):
+    for start in range(0, len(rows), _ROWS):
+        part = np.asarray(take(rows[start : start + _ROWS]), np.float64)
+        yield part / np.maximum(np.linalg.norm(part, axis=-1, keepdims=True), _NORM_FLOOR) if unit else part
 
 
 def _inverse(spread, shift):

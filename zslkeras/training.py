@@ -102,13 +102,14 @@ class Run:
                     callbacks.on_train_batch_end(step)
                     bar.advance()
                 # Read across replicas: each metric's total and count are summed over all of them.
-                losses = {metric.name: float(metric.result()) for metric in model.metrics}
+                losses = {name: float(tracker.result()) for name, tracker in model.trackers.items()}
                 for name, loss in losses.items():
                     if not np.isfinite(loss):  # XLA leaves out the check of each step
                         raise self._diverged(name, f"in epoch {epoch + 1}")
                 logs = self.score(model, {"epoch": epoch + 1, **losses})
                 bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
-                callbacks.on_epoch_end(epoch, logs)
+                # Callbacks are told the epoch already; ModelCheckpoint fails on hearing it twice.
+                callbacks.on_epoch_end(epoch, {name: value for name, value in logs.items() if name != "epoch"})
                 if model.stop_training:
                     break
                 if self.path and strategies.is_chief(strategy):
@@ -187,10 +188,12 @@ class Run:
                 setattr(callback, name, _under(self._saved, f"callback{number}/{name}") or getattr(callback, name))
 
     def _explain(self, error, step):
-        found = re.search(r"(\S+) : Tensor had", error.message)  # what check_numerics says in `report`
-        if not found:
-            raise error
-        raise self._diverged(found[1], f"at step {step + 1}") from None
+        """Raises what an error of TensorFlow is about, where it is about the data or a loss."""
+        if found := re.search(r"InputError: (.*)", error.message):  # raised while a batch was read
+            raise InputError(found[1]) from None
+        if found := re.search(r"(\S+) : Tensor had", error.message):  # what check_numerics says in `report`
+            raise self._diverged(found[1], f"at step {step + 1}") from None
+        raise error
 
     def _diverged(self, loss, when):
         kept = f"the last good checkpoint is {self.path}" if self.path and self.path.exists() else "no checkpoint yet"
@@ -231,5 +234,5 @@ def _scalars(callback):
 def _array_lists(callback, empty=False):
     """The rest of it: `best_weights`. With `empty`, also where it is not set yet."""
     lists = {key: value for key, value in vars(callback).items() if isinstance(value, list) and value}
-    lists = {key: value for key, value in lists.items() if all(isinstance(v, np.ndarray) for v in value)}
+    lists = {key: value for key, value in lists.items() if all(isinstance(v, np.ndarray | np.generic) for v in value)}
     return lists | ({"best_weights": None} if empty and "best_weights" in vars(callback) else {})

@@ -1,5 +1,6 @@
 """The models by name."""
 
+from zslkeras.models.aspn import ASPN
 from zslkeras.models.eszsl import ESZSL
 
-MODELS = {"eszsl": ESZSL}
+MODELS = {"aspn": ASPN, "eszsl": ESZSL}

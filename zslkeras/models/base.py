@@ -94,10 +94,11 @@ class ZeroShotModel(keras.Model):
 
     def noise(self, shape):
         """Standard normal draws, different at every call and on every replica, the same in a run of the same seed."""
-        self.draws.assign_add(1)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = tf.random.experimental.stateless_fold_in([self.seed, self.draws.value], replica)
-        return tf.random.stateless_normal(shape, seed, dtype=self.compute_dtype)
+        return tf.random.stateless_normal(shape, self._next_seed(), dtype=self.compute_dtype)
+
+    def uniform(self, shape):
+        """Draws from 0..1, otherwise as `noise`."""
+        return tf.random.stateless_uniform(shape, self._next_seed(), dtype=self.compute_dtype)
 
     def report(self, **losses):
         """Feeds one mean a loss and returns the means so far; a loss that is not finite stops the run by its name."""
@@ -160,6 +161,11 @@ class ZeroShotModel(keras.Model):
     def compile_from_config(self, config):
         del config
         self.compile()
+
+    def _next_seed(self):
+        self.draws.assign_add(1)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.random.experimental.stateless_fold_in([self.seed, self.draws.value], replica)
 
     def _constant(self, name, value):
         value = np.asarray(value, np.float32)

@@ -56,7 +56,7 @@ class ESZSL(ZeroShotModel):
         singular, right = singular[:rank], right[:rank]
         self.from_rank.assign(right)
         for kind in config.scalings:
-            self.scaling.fit(kind, benchmark)
+            self.scaling.fit(kind, benchmark.take, benchmark.train)
             gram, cross = self._moments(benchmark, seen @ right.T)
             for gamma in config.gammas:
                 solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(gram + gamma * np.eye(len(gram))), cross).numpy()

@@ -1,0 +1,123 @@
+"""Batches: what an epoch holds, what a resumed run gets, and wrong sizes and values that are refused."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tiny import tiny
+from zslkeras import batches
+from zslkeras.errors import InputError
+
+TINY = tiny()  # 8 seen classes of 16 training rows each
+ONE_DEVICE = tf.distribute.get_strategy()
+
+
+def on_device(benchmark, batch_size=16, seed=0, sampler="plain", first=0, last=3, strategy=ONE_DEVICE):
+    return list(batches.training(benchmark, strategy, batch_size, seed, sampler, first, last))
+
+
+def test_a_plain_epoch_is_a_permutation_without_its_remainder():
+    rows = batches.epoch_rows(TINY, 30, seed=0, epoch=0)
+    assert rows.shape == (4, 30)
+    assert len(np.unique(rows)) == rows.size
+    assert np.isin(rows, TINY.train).all()
+    assert (np.diff(rows.ravel()) < 0).any()
+    everything = batches.epoch_rows(TINY, 32, seed=0, epoch=0)
+    np.testing.assert_array_equal(np.sort(everything.ravel()), TINY.train)
+
+
+@pytest.mark.parametrize("sampler", batches.SAMPLERS)
+def test_the_order_follows_seed_and_epoch(sampler):
+    first = batches.epoch_rows(TINY, 16, 3, 5, sampler)
+    np.testing.assert_array_equal(first, batches.epoch_rows(TINY, 16, 3, 5, sampler))
+    for seed, epoch in ((3, 6), (4, 5), (5, 3)):
+        assert (first != batches.epoch_rows(TINY, 16, seed, epoch, sampler)).any()
+
+
+def test_balanced_batches_have_distinct_classes():
+    """Up to the number of classes; beyond, each class comes before any comes again."""
+    for size, least, most in ((5, 0, 1), (8, 1, 1), (20, 2, 3)):
+        for rows in batches.epoch_rows(TINY, size, 0, 0, "balanced"):
+            counts = np.bincount(TINY.labels[rows], minlength=12)[:8]
+            assert counts.sum() == size and counts.min() >= least and counts.max() <= most
+
+
+def test_balanced_draws_are_even_over_classes_and_over_rows_of_a_class():
+    uneven = dataclasses.replace(TINY, train=TINY.train[14:])  # class 0 has two rows, the others 16
+    rows = np.concatenate([batches.epoch_rows(uneven, 5, 0, epoch, "balanced").ravel() for epoch in range(200)])
+    by_class = np.bincount(TINY.labels[rows], minlength=12) / len(rows)
+    np.testing.assert_allclose(by_class, [1 / 8] * 8 + [0] * 4, atol=0.02 / 8)
+    _, by_row = np.unique(rows, return_counts=True)
+    assert len(by_row) == len(uneven.train)
+    np.testing.assert_allclose(by_row / len(rows), [1 / 16] * 2 + [1 / 128] * 112, rtol=0.2)
+
+
+def test_an_unknown_sampler_is_named():
+    with pytest.raises(InputError, match="sampler: got 'odd'; wanted one of plain, balanced"):
+        batches.epoch_rows(TINY, 16, 0, 0, "odd")
+
+
+@pytest.mark.parametrize("sampler", batches.SAMPLERS)
+def test_training_goes_through_epochs_and_resumes_in_the_middle(sampler):
+    whole = on_device(TINY, 30, 7, sampler, last=10)  # 4 steps an epoch
+    resumed = on_device(TINY, 30, 7, sampler, first=6, last=10)
+    assert len(whole) == 10 and len(resumed) == 4
+    for step, (inputs, labels) in enumerate(whole):
+        rows = batches.epoch_rows(TINY, 30, 7, step // 4, sampler)[step % 4]
+        np.testing.assert_array_equal(inputs, TINY.inputs[rows])
+        np.testing.assert_array_equal(labels, TINY.labels[rows])
+    for (inputs, labels), (other_inputs, other_labels) in zip(whole[6:], resumed, strict=True):
+        np.testing.assert_array_equal(inputs, other_inputs)
+        np.testing.assert_array_equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("kind", ["maps", "levels", "images"])
+def test_inputs_keep_their_kind_shape_and_dtype(kind):
+    benchmark = tiny(kind)
+    ((inputs, labels),) = on_device(benchmark, last=1)
+    rows = batches.epoch_rows(benchmark, 16, 0, 0)[0]
+    expected = benchmark.take(rows)
+    assert isinstance(inputs, tuple) == (kind == "levels")
+    for array, wanted in zip(tf.nest.flatten(inputs), tf.nest.flatten(expected), strict=True):
+        assert array.dtype == wanted.dtype == ("uint8" if kind == "images" else "float16")
+        np.testing.assert_array_equal(array, wanted)
+    np.testing.assert_array_equal(labels, benchmark.labels[rows])
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(InputError, match="batch_size: got 129; wanted at most the 128 training rows"):
+        on_device(TINY, 129)
+    four = types.SimpleNamespace(num_replicas_in_sync=4)
+    with pytest.raises(InputError, match="batch_size: got 30 for 4 replicas; wanted a multiple of 4"):
+        on_device(TINY, 30, strategy=four)
+
+
+def test_scoring_covers_the_rows_in_order_in_bounded_batches(monkeypatch):
+    rows = np.concatenate([TINY.test_unseen[::-1], TINY.test_seen])
+    monkeypatch.setattr(batches, "_SCORED_AT_ONCE", 7 * TINY.inputs[0].nbytes)
+    parts = list(batches.scoring(TINY, rows))
+    assert [len(labels) for _, labels in parts] == [7] * 16  # 80 + 32 rows
+    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in parts]), TINY.inputs[rows])
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in parts]), TINY.labels[rows])
+    monkeypatch.setattr(batches, "_SCORED_AT_ONCE", 1)  # less than a row
+    assert [len(labels) for _, labels in batches.scoring(TINY, rows[:3])] == [1, 1, 1]
+
+
+def test_scoring_counts_the_bytes_of_all_levels(monkeypatch):
+    benchmark = tiny("levels")
+    monkeypatch.setattr(batches, "_SCORED_AT_ONCE", 5 * sum(level[0].nbytes for level in benchmark.inputs))
+    inputs, labels = next(batches.scoring(benchmark, benchmark.test_seen))
+    assert [len(level) for level in inputs] == [5, 5] and len(labels) == 5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_found_when_it_is_read(value):
+    inputs = TINY.inputs.copy()
+    inputs[TINY.train[3], 9] = value
+    broken = dataclasses.replace(TINY, inputs=inputs)
+    with pytest.raises(InputError, match=rf"tiny: inputs: {value} at row {TINY.train[3]}, position 9; wanted finite"):
+        broken.take(TINY.train[1:5])
+    np.testing.assert_array_equal(broken.take(TINY.train[4:]), TINY.inputs[TINY.train[4:]])

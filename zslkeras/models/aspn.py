@@ -1,0 +1,325 @@
+"""ASPN: Lu, Yu, Lu, Shen and Zhang, Attentive Semantic Preservation Network for Zero-Shot Learning.
+
+Learns to generate a class's visual prototype from its embedding. The encoder E makes features of an embedding s and
+noise z, the decoder D takes them apart again, a conditional critic (WGAN with gradient penalty) tells real pairs from
+generated ones, and category attention lets each generated feature look at the others. An image belongs to the class
+with the nearest prototype.
+
+    L = L_V + L_S + L_pre + L_D + theta L_cls                                                              Eq. (9)
+    L_V Eq. (1), L_S Eq. (2), L_pre Eq. (3), L_D Eq. (4), attention Eq. (5-6), L_cls Eq. (7-8)
+
+Deviations, each a field of the config with the printed form at hand:
+- L_V, L_S and L_pre are means over all elements. The paper prints sums over rows of squared norms; with sums, L_V is
+  two thousand times L_cls (the predecessor's released code takes means too).
+- Eq. (5) divides by a sum over i, a column softmax, where the text and Fig. 2 say row softmax: `attention_axis`.
+- Attention depends on who else is in the list. Training looks within the batch as printed; prototypes look at the
+  classes of the stage with z = 0, so that a class scores the same in any list: `context`.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zslkeras.layers import FeatureScaling, l2_normalize
+from zslkeras.models.base import ZeroShotModel
+
+
+@dataclasses.dataclass(frozen=True)
+class ASPNConfig:
+    hidden: int = 1800  # Sec. 4.1; "three-layer" counts layers of units: with three of weights E and D exceed Table 2
+    theta: float = 1.0  # of L_cls, Sec. 4.1
+    beta: float = 0.01  # of the gradient penalty, Sec. 4.1; the usual WGAN-GP has 10
+    alpha: float = 0.9  # initial share of attention in Eq. (6), Sec. 4.1; learned as the logit of alpha
+    learning_rate: float = 1e-4  # Sec. 4.1
+    batch_size: int = 64  # Sec. 4.1
+    # The ablations of Fig. 3: what each part weighs.
+    visual_weight: float = 1.0  # L_V
+    semantic_weight: float = 1.0  # L_S
+    cycle_weight: float = 1.0  # L_pre
+    critic_weight: float = 1.0  # the generator's side of L_D; 0 trains no critic
+    attention: bool = True
+    # Not in the paper.
+    noise_dim: int | None = None  # |z|; None is the width of the embedding, which reproduces Table 2's parameters
+    attention_dim: int = 225  # width of f and g; reproduces Table 2's parameters
+    attention_axis: str = "row"  # or "column", Eq. (5) as printed
+    context: str = "fixed"  # "fixed": prototypes attend to the stage's classes; "candidates": to the list they are in
+    critic_hidden: int = 1200  # of the predecessor; two critics of it reproduce Table 2's parameters
+    critic_steps: int = 1  # per step of E and D, as the predecessor
+    penalty: str = "squared"  # (|g|^2 - 1)^2 as printed below Eq. (4), or "norm", (|g| - 1)^2 as usual
+    reduction: str = "mean"  # of the regressions, or "sum" over elements as printed
+    scaling: str = "minmax"  # of the features, as the family of feature-generating methods does; see layers.SCALINGS
+    embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
+    # ReLU fits features that are never negative, as minmax makes them; centred ones need "linear".
+    visual_activation: str = "relu"
+    semantic_activation: str = "linear"  # sentence embeddings are negative in half their places
+    similarity: str = "dot"  # in Eq. (8), as printed; or "cosine", "euclidean" (minus the squared distance)
+    temperature: float = 1.0  # the factor of the similarity in Eq. (8)
+    decision: str = "euclidean"  # Sec. 3.5: nearest prototype; or "cosine", "dot"
+    classes_in_loss: str = "all"  # M in Eq. (8) is all classes, seen and unseen; "seen" reads no unseen embedding
+    prototype_draws: int = 0  # prototypes from z = 0, or the mean of so many draws
+    dropout: float = 0.0  # of E's hidden layer in training
+    weight_decay: float = 0.0  # decoupled
+    epochs: int = 30  # the paper says only that the best model on test was taken
+    sampler: str = "plain"
+    patience: int | None = 10
+
+    def __post_init__(self):
+        choices = {
+            "attention_axis": ("row", "column"),
+            "context": ("fixed", "candidates"),
+            "penalty": ("squared", "norm"),
+            "reduction": ("mean", "sum"),
+            "similarity": tuple(_SIMILARITIES),
+            "decision": tuple(_SIMILARITIES),
+            "classes_in_loss": ("all", "seen"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha: got {self.alpha}; wanted a number between 0 and 1")
+
+
+def attend(queries, keys, values, axis):
+    """Category attention, Eq. (5-6): t = W h with W a softmax of f(h) g(h)'.
+
+    Args:
+        queries: [b, d], f of the rows that look.
+        keys: [c, d], g of the rows looked at.
+        values: [c, hidden], those rows.
+        axis: "row", where each looking row's weights sum to one, or "column", where each row looked at is shared out.
+
+    Returns:
+        [b, hidden].
+    """
+    weights = tf.nn.softmax(tf.matmul(queries, keys, transpose_b=True), axis=1 if axis == "row" else 0)
+    return tf.matmul(weights, values)
+
+
+def critic_loss(real_scores, fake_scores):
+    """What the critic minimises in Eq. (4), without its penalty."""
+    return tf.reduce_mean(fake_scores) - tf.reduce_mean(real_scores)
+
+
+def gradient_penalty(critic, between, embeddings, form="squared"):
+    """L_GP below Eq. (4): the mean over rows of (|d critic / d between|^2 - 1)^2, or of (|.| - 1)^2 for "norm"."""
+    with tf.GradientTape() as tape:
+        tape.watch(between)
+        scores = critic(tf.concat([between, embeddings], 1))
+    squared = tf.reduce_sum(tape.gradient(scores, between) ** 2, axis=1)
+    # The root's gradient is infinite at zero: features that are all zero would make every weight NaN.
+    length = squared if form == "squared" else tf.sqrt(tf.maximum(squared, 1e-12))
+    return tf.reduce_mean((length - 1.0) ** 2)
+
+
+def prototype_loss(scores, labels):
+    """L_cls of one side, Eq. (7-8): -log softmax of the scores at the own class, mean over rows."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores))
+
+
+def _cosine(features, prototypes):
+    return tf.matmul(l2_normalize(features), l2_normalize(prototypes), transpose_b=True)
+
+
+def _dot(features, prototypes):
+    return tf.matmul(features, prototypes, transpose_b=True)
+
+
+def _euclidean(features, prototypes):
+    """Minus the squared distance."""
+    squares = tf.reduce_sum(features**2, 1, keepdims=True) + tf.reduce_sum(prototypes**2, 1)
+    return 2 * _dot(features, prototypes) - squares
+
+
+_SIMILARITIES = {"dot": _dot, "cosine": _cosine, "euclidean": _euclidean}
+
+
+class ASPN(ZeroShotModel):
+    """Prototypes from a generator that has to preserve semantics."""
+
+    Config = ASPNConfig
+    # Eq. (8) sums over all classes of the stage, so training reads the embeddings of unseen ones.
+    unseen_embeddings_in_training = True
+    ablations = {
+        "baseline": {"semantic_weight": 0.0, "cycle_weight": 0.0, "critic_weight": 0.0, "attention": False},
+        "spn": {"attention": False},
+        "aspn": {},
+    }
+    losses_reported = ("critic_loss", "penalty", "visual_loss", "semantic_loss", "cycle_loss", "class_loss", "alpha")
+
+    def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
+        super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
+        (width,), semantics = input_shape, class_embeddings.shape[1]
+        self.noise_dim = semantics if config.noise_dim is None else config.noise_dim
+        self.scaling = FeatureScaling(width, name="scaling")
+        self.embedding_scaling = FeatureScaling(semantics, name="embedding_scaling")
+        self.hidden = _dense(semantics + self.noise_dim, config.hidden, "relu", "encoder_hidden")
+        self.out = _dense(config.hidden, width, config.visual_activation, "encoder_out")
+        self.f = _dense(config.hidden, config.attention_dim, None, "attention_f", use_bias=False)
+        self.g = _dense(config.hidden, config.attention_dim, None, "attention_g", use_bias=False)
+        share = np.log(config.alpha / (1 - config.alpha))
+        self.alpha_logit = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(share), trainable=config.attention, name="alpha_logit"
+        )
+        self.decoder_hidden = _dense(width, config.hidden, "relu", "decoder_hidden")
+        self.decoder_semantics = _dense(config.hidden, semantics, config.semantic_activation, "decoder_semantics")
+        self.decoder_noise = _dense(config.hidden, self.noise_dim, None, "decoder_noise")
+        self.critic = keras.Sequential(
+            [
+                keras.Input((width + semantics,)),
+                keras.layers.Dense(config.critic_hidden, activation="relu"),
+                keras.layers.Dense(1),
+            ],
+            name="critic",
+        )
+        self.f.trainable = self.g.trainable = config.attention
+        self.critic.trainable = config.critic_weight > 0
+        uses_decoder = config.semantic_weight > 0 or config.cycle_weight > 0
+        for layer in (self.decoder_hidden, self.decoder_semantics):
+            layer.trainable = uses_decoder
+        self.decoder_noise.trainable = config.cycle_weight > 0
+
+    def adapt(self, benchmark):
+        self.scaling.fit(self.config.scaling, benchmark.take, benchmark.train)
+        embeddings = benchmark.class_embeddings
+        self.embedding_scaling.fit(
+            self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
+        )
+
+    def compile(self, optimizer=None, critic_optimizer=None, **kwargs):
+        rate, decay = self.config.learning_rate, self.config.weight_decay or None
+        super().compile(optimizer=optimizer or keras.optimizers.Adam(rate, weight_decay=decay), **kwargs)
+        self.critic_optimizer = critic_optimizer or keras.optimizers.Adam(rate)
+        self.generator_variables = [
+            variable for variable in self.trainable_variables if not variable.path.startswith("critic")
+        ]
+        self.optimizer.build(self.generator_variables)
+        self.critic_optimizer.build(self.critic.trainable_variables)
+
+    def encode(self, embeddings, noise, context=None, training=False):
+        """E(s, z) with category attention: [b, D]; each row looks at the rows of `context`, or at the batch itself.
+
+        Args:
+            embeddings: [b, A], scaled.
+            noise: [b, |z|].
+            context: [c, hidden], hidden features to look at; None for those of the batch, of all replicas.
+            training: whether hidden units are dropped.
+        """
+        hidden = self.hidden(tf.concat([embeddings, noise], 1))
+        if training and self.config.dropout:
+            kept = tf.cast(self.uniform(tf.shape(hidden)) >= self.config.dropout, hidden.dtype)
+            hidden *= kept / (1 - self.config.dropout)
+        if self.config.attention:
+            context = self._gather(hidden) if context is None else context
+            mixed = attend(self.f(hidden), self.g(context), context, self.config.attention_axis)  # Eq. (5)
+            alpha = tf.sigmoid(self.alpha_logit)
+            hidden = alpha * mixed + (1 - alpha) * hidden  # Eq. (6)
+        return self.out(hidden)
+
+    def decode(self, features):
+        """D(x): the inferred embedding and noise."""
+        hidden = self.decoder_hidden(features)
+        return self.decoder_semantics(hidden), self.decoder_noise(hidden)
+
+    def prototypes(self, class_embeddings):
+        """[K, D] of any K classes."""
+        classes = self.embedding_scaling(class_embeddings)
+        known = self.embedding_scaling(self.class_embeddings.value)
+        listed = known if self.config.context == "fixed" else classes
+        context = self.hidden(tf.concat([listed, tf.zeros([tf.shape(listed)[0], self.noise_dim])], 1))
+        draws = self._prototype_noise()
+        made = [self.encode(classes, tf.repeat(z[None], tf.shape(classes)[0], 0), context) for z in draws]
+        return tf.add_n(made) / len(made)
+
+    def train_step(self, data):
+        inputs, labels = data
+        config = self.config
+        features = self.scaling(tf.cast(inputs, self.compute_dtype))  # x
+        embeddings = self.embedding_scaling(tf.gather(self.class_embeddings.value, labels))  # s
+        critic = penalty = semantic = cycle = tf.constant(0.0)  # for the ablations that leave them out
+        if config.critic_weight > 0:
+            for _ in range(config.critic_steps):
+                critic, penalty = self._critic_step(features, embeddings)
+
+        z = self.noise([tf.shape(features)[0], self.noise_dim])
+        with tf.GradientTape() as tape:
+            fake = self.encode(embeddings, z, training=True)  # x_hat
+            visual = self._regression(features, fake)  # L_V, Eq. (1)
+            if config.semantic_weight > 0 or config.cycle_weight > 0:
+                inferred, inferred_noise = self.decode(features)  # s_hat, z_hat
+                semantic = self._regression(embeddings, inferred)  # L_S, Eq. (2)
+            if config.cycle_weight > 0:
+                cycle = self._regression(embeddings, self.decode(fake)[0])  # L_pre, Eq. (3)
+                cycle += self._regression(features, self.encode(inferred, inferred_noise, training=True))
+            prototypes, own = self._training_prototypes(labels)
+            similarity = _SIMILARITIES[config.similarity]
+            classes = prototype_loss(config.temperature * similarity(features, prototypes), own)  # Eq. (7-8)
+            classes += prototype_loss(config.temperature * similarity(fake, prototypes), own)
+            loss = config.visual_weight * visual + config.semantic_weight * semantic + config.cycle_weight * cycle
+            loss += config.theta * classes  # Eq. (9)
+            if config.critic_weight > 0:
+                loss -= config.critic_weight * tf.reduce_mean(self.critic(tf.concat([fake, embeddings], 1)))
+        self.minimize(tape, loss, self.optimizer, self.generator_variables)
+        return self.report(
+            critic_loss=critic,
+            penalty=penalty,
+            visual_loss=visual,
+            semantic_loss=semantic,
+            cycle_loss=cycle,
+            class_loss=classes,
+            alpha=tf.sigmoid(self.alpha_logit),
+        )
+
+    def _critic_step(self, features, embeddings):
+        """One step of the critic on Eq. (4); E and D stand still."""
+        rows = tf.shape(features)[0]
+        fake = self.encode(embeddings, self.noise([rows, self.noise_dim]))
+        place = self.uniform([rows, 1])  # tau lies anywhere on the line between x and x_hat
+        with tf.GradientTape() as tape:
+            real_scores = self.critic(tf.concat([features, embeddings], 1))
+            fake_scores = self.critic(tf.concat([fake, embeddings], 1))
+            between = place * features + (1 - place) * fake
+            penalty = gradient_penalty(self.critic, between, embeddings, self.config.penalty)
+            loss = critic_loss(real_scores, fake_scores) + self.config.beta * penalty
+        self.minimize(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
+        return loss, penalty
+
+    def _training_prototypes(self, labels):
+        """The prototypes of Eq. (8), and the place of each label among them."""
+        if self.config.classes_in_loss == "all":
+            return self.prototypes(self.class_embeddings.value), labels
+        seen = tf.where(self.seen_mask > 0)[:, 0]
+        place = tf.cast(tf.cumsum(self.seen_mask.value), labels.dtype) - 1
+        return self.prototypes(tf.gather(self.class_embeddings.value, seen)), tf.gather(place, labels)
+
+    def score_classes(self, inputs, class_embeddings):
+        features = self.scaling(tf.cast(inputs, self.compute_dtype))
+        return _SIMILARITIES[self.config.decision](features, self.prototypes(class_embeddings))
+
+    def _prototype_noise(self):
+        """The z of prototypes: zero, or fixed draws, so that scoring is a function."""
+        if not self.config.prototype_draws:
+            return [tf.zeros([self.noise_dim])]
+        draws = np.random.default_rng(self.seed).standard_normal((self.config.prototype_draws, self.noise_dim))
+        return tf.unstack(tf.constant(draws, tf.float32))
+
+    def _regression(self, wanted, got):
+        squares = (wanted - got) ** 2
+        if self.config.reduction == "mean":
+            return tf.reduce_mean(squares)
+        return tf.reduce_mean(tf.reduce_sum(squares, 1))  # over elements; over rows the mean, as for every other loss
+
+    def _gather(self, hidden):
+        """Rows of all replicas, with gradient: attention over a part of the batch would be another function."""
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return hidden
+        return context.all_gather(hidden, axis=0)
+
+
+def _dense(inputs, units, activation, name, use_bias=True):
+    layer = keras.layers.Dense(units, activation=activation, use_bias=use_bias, name=name)
+    layer.build((None, inputs))
+    return layer
