@@ -6,6 +6,7 @@ top of the former.
 
 import dataclasses
 import difflib
+import math
 import typing
 
 from zslkeras.errors import InputError
@@ -13,65 +14,79 @@ from zslkeras.errors import InputError
 CONFIGS = {}
 
 
-def config_for(model, name, dataset, features=None, ablation=None, overrides=None):
-    """The config of `model`: its defaults, then what is written here, then the ablation, then `overrides`.
+def config_for(model, name, dataset, features=None, ablation=None, overrides=None, base=None):
+    """The config of `model`: its defaults, what is written here, `base`, the ablation, `overrides`; the last one wins.
 
     Args:
         model: the model class.
         name: its name in MODELS.
         dataset, features: as given to the run, lower case.
         ablation: a name among `model.ablations`, or None.
-        overrides: dict of values, or of texts to be read by the field's type.
+        overrides, base: dicts of values, or of texts to be read by the field's type.
     """
     values = {**CONFIGS.get((name, dataset), {}), **CONFIGS.get((name, dataset, features), {})}
+    values |= _read(model.Config, name, base or {})
     if ablation is not None:
         if ablation not in model.ablations:
             known = ", ".join(model.ablations) or "none"
-            raise InputError(f"ablation: got {ablation!r}; {name} has {known}")
+            raise InputError(f"--ablation: got {ablation!r}; {name} has {known}")
         values |= model.ablations[ablation]
-    for key, value in (overrides or {}).items():
-        values[key] = _read(model.Config, name, key, value)
+    values |= _read(model.Config, name, overrides or {})
+    for key in ("epochs", "batch_size"):
+        if values.get(key, 1) < 1:
+            raise InputError(f"{key}: got {values[key]}; wanted at least 1")
     try:
         return model.Config(**values)
     except ValueError as error:
         raise InputError(f"config of {name}: {error}") from None
 
 
-def _read(config, model, key, value):
-    types = typing.get_type_hints(config)
-    if key not in types:
-        close = difflib.get_close_matches(key, types, 1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"--set {key}: {model} has no such setting; {hint}It has {', '.join(sorted(types))}")
-    try:
-        return _typed(types[key], value)
-    except (ValueError, TypeError):
-        raise InputError(f"--set {key}: got {value!r}; wanted {_named(types[key])}") from None
+def _read(config, model, settings):
+    types, values = typing.get_type_hints(config), {}
+    for key, value in settings.items():
+        if key not in types:
+            close = difflib.get_close_matches(key, types, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise InputError(f"{key}: {model} has no such setting; {hint}wanted one of {', '.join(sorted(types))}")
+        try:
+            values[key] = _typed(types[key], value)
+        except (ValueError, TypeError, KeyError, OverflowError):
+            raise InputError(f"{key}: got {value!r}; wanted {_named(types[key])}") from None
+    return values
 
 
 def _typed(wanted, value):
     """`value`, a text or what JSON gave, as the type a config field is declared with."""
+    options = typing.get_args(wanted)
     if typing.get_origin(wanted) is tuple:
         items = value.split(",") if isinstance(value, str) else value
-        return tuple(_typed(typing.get_args(wanted)[0], item) for item in items if item != "")
-    options = typing.get_args(wanted)  # of a union
+        return tuple(_typed(options[0], item) for item in items if item != "")
     if type(None) in options:
-        if value is None or value in ("none", "None", ""):
-            return None
-        wanted = next(option for option in options if option is not type(None))
+        none = value is None or value in ("none", "None", "")
+        return None if none else _typed(_but_none(options), value)
     if wanted is bool:
-        if str(value).lower() not in ("true", "false", "1", "0"):
-            raise ValueError(value)
-        return str(value).lower() in ("true", "1")
+        return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
     if isinstance(value, bool) or (wanted is str and not isinstance(value, str)):
         raise ValueError(value)
     if wanted is int and isinstance(value, float) and value != int(value):
         raise ValueError(value)
-    return wanted(value)
+    typed = wanted(value)
+    if wanted is float and not math.isfinite(typed):
+        raise ValueError(value)
+    return typed
 
 
 def _named(wanted):
-    return getattr(wanted, "__name__", str(wanted)) if not typing.get_args(wanted) else str(wanted)
+    options = typing.get_args(wanted)
+    if typing.get_origin(wanted) is tuple:
+        return f"{_named(options[0])},{_named(options[0])},..."
+    if type(None) in options:
+        return f"{_named(_but_none(options))} or none"
+    return {bool: "true or false", str: "text"}.get(wanted, wanted.__name__)
+
+
+def _but_none(options):
+    return next(option for option in options if option is not type(None))
 
 
 def settings_text(config):

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import zslkeras
 from experiments.papers import PAPERS
-from zslkeras import batches, benchmarks, evaluation, strategies, training, uncertainty
+from zslkeras import batches, benchmarks, evaluation, plots, strategies, training, uncertainty
 from zslkeras.models import MODELS
 
 BASELINE = "eszsl"
@@ -119,7 +119,7 @@ def baseline(experiment, finished):
         digest = data.load("final", "features").digest
     except zslkeras.InputError as error:
         return None, str(error)
-    yardstick = Experiment(BASELINE, config, data, tf.distribute.get_strategy(), _cache() / digest, logs=False)
+    yardstick = Experiment(BASELINE, config, data, tf.distribute.get_strategy(), _cache(digest), logs=False)
     return finish(yardstick, select(yardstick, 0)), None
 
 
@@ -257,7 +257,8 @@ def _best_on_test(finished):
     for one in finished:
         best = {metric: max(one.history, key=lambda row: row[f"best_{metric}"]) for metric in ("T", "H", "H0", "AUSUC")}
         where = {"T": "T", "U": "H", "S": "H", "H": "H", "U0": "H0", "S0": "H0", "H0": "H0", "AUSUC": "AUSUC"}
-        numbers.append({metric: best[by][f"best_{metric}"] for metric, by in where.items()})
+        known = {by for by, state in best.items() if state[f"best_{by}"] == state[f"best_{by}"]}  # no row: NaN, no best
+        numbers.append({m: best[by][f"best_{m}"] if by in known else np.nan for m, by in where.items()})
     return _over_seeds(numbers)
 
 
@@ -270,14 +271,19 @@ def _over_seeds(numbers):
     return columns
 
 
-def _cache():
-    """Baselines by the content of the data and of this code: a changed line makes a new one."""
-    root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+def _cache(digest):
+    """Where a baseline is kept, by the content of the data and of this code: a changed line makes a new one."""
     package = pathlib.Path(zslkeras.__file__).parent
     hasher = hashlib.sha256()
     for path in sorted([*package.rglob("*.py"), pathlib.Path(__file__)]):
         hasher.update(path.read_bytes())
-    return root / "zslkeras" / f"baseline-{hasher.hexdigest()[:12]}"
+    try:
+        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        folder = root / "zslkeras" / f"baseline-{hasher.hexdigest()[:12]}" / digest
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # no home, or one that cannot be written: made anew each time
+        return None
+    return folder
 
 
 def _commit():
@@ -300,6 +306,25 @@ def write_result(out, result, finished):
     lines = [",".join(columns), *(",".join(str(row.get(key, "")) for key in columns) for row in rows)]
     _replace(out / "history.csv", "\n".join(lines) + "\n")
     _replace(out / "result.json", json.dumps(_finite(result), indent=2) + "\n")
+
+
+def write_plots(experiment, finished, yardstick):
+    """The seen-unseen curve, the course of the training, and who is taken for whom, of the first seed."""
+    first, base = finished[0], yardstick[0]
+    runs = {experiment.model: first} | ({"ESZSL": base} if base and base is not first else {})
+    if len(first.outcomes.unseen) and first.outcomes.in_unseen.any():
+        curves = {}
+        for label, one in runs.items():
+            numbers = evaluation.numbers(*_scored(one))
+            chosen = numbers["U"], numbers["S"]
+            curves[label] = *evaluation.curve(one.outcomes), chosen, numbers["AUSUC"]
+        plots.seen_unseen_curve(experiment.out / "curve.png", curves)
+        names = experiment.data.load("final", MODELS[experiment.model].eats).class_names
+        tables = {label: evaluation.confusion(one.outcomes) for label, one in reversed(runs.items())}
+        plots.confusion(experiment.out / "confusion.png", tables, [names[c] for c in first.outcomes.unseen])
+    if first.choice.history:
+        metrics = {metric: f"val_{metric}" for metric in ("T", "U", "S", "H", "AUSUC")}
+        plots.history(experiment.out / "history.png", first.choice.history, metrics, first.choice.state)
 
 
 def _finite(value):

@@ -1,67 +1,86 @@
-"""What the screen shows: a heading before, a table after."""
+"""What the screen shows: a heading before, tables after."""
 
 from zslkeras.evaluation import METRICS
+
+LEGEND = """\
+T: unseen pictures among unseen classes. U, S, H: unseen and seen pictures among all classes, and their harmonic mean,
+at the gamma chosen on validation. U0, S0, H0: at gamma 0. AUSUC: area under the curve of S and U over all gammas."""
 
 _WIDTH = 34
 
 
 def heading(model, benchmark):
-    """What will be trained, and what the reader should know of the data, before the first step."""
+    """What will be chosen on, and what the reader should know of the data, before the first step."""
     lines = [
-        f"{model} on {benchmark.name}: {len(benchmark.train)} training rows of {benchmark.kind} "
-        f"{'x'.join(map(str, benchmark.input_shape))}, {len(benchmark.seen_classes)} seen and "
-        f"{len(benchmark.unseen_classes)} validation classes, embeddings of width {benchmark.class_embeddings.shape[1]}"
+        f"{model} on {benchmark.name}: chosen on {len(benchmark.train)} training rows of {benchmark.kind} "
+        f"{_shape(benchmark.input_shape)}, {len(benchmark.seen_classes)} seen and {len(benchmark.unseen_classes)} "
+        f"validation classes, embeddings of width {benchmark.class_embeddings.shape[1]}"
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in benchmark.notes)])
 
 
-def table(result, title=None):
-    """One result as text, in percent."""
-    seeds, base = result["seeds"], result["baseline"]
-    chosen = "selected on validation" if result["selected_on_validation"] else "not selected (--select fixed)"
-    where = f"{result['dataset']}" + (f", {result['features']}" if result["features"] else "")
+def table(result, ablation=None):
+    """One result as text, in percent; "-" for what no test row speaks for."""
+    seeds, selected, base = result["seeds"], result["selected"], result["baseline"]
+    model = result["model"] + (f" ({ablation})" if ablation else "")
+    where = result["dataset"] + (f", {result['features']}" if result["features"] else "")
     lines = [
         "",
-        f"{title or result['model']} on {where}: {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, percent",
+        f"{model} on {where}: {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, percent",
         _row("", METRICS),
-        _row(chosen, [_mean(result["selected"], m) for m in METRICS]),
+        _means("selected on validation" if result["selected_on_validation"] else "not selected", selected),
     ]
     if len(seeds) > 1:
-        lines.append(_row("  std over seeds", [_percent(result["selected"][m]["std"]) for m in METRICS]))
+        lines.append(_row("  std over seeds", [_percent(selected[m]["std"]) for m in METRICS]))
     for kind, label in (("rows", "  95 % over pictures"), ("classes", "  95 % over classes")):
-        lines.append(_row(label, [_span(result["selected"][m][f"interval_{kind}"]) for m in METRICS]))
-    lines.append(_row("best epoch on test, as papers do", [_mean(result["best_on_test"], m) for m in METRICS]))
+        lines.append(_row(label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
+    lines.append(_means("best on test, as papers report", result["best_on_test"]))
+    same = base.get("T") == selected["T"] and base.get("AUSUC") == selected["AUSUC"]  # the yardstick itself
     if "reason" in base:
         lines.append(f"no ESZSL baseline: {base['reason']}")
-    else:
-        lines.append(_row("ESZSL, selected on validation", [_mean(base, m) for m in METRICS]))
-    paper = result["paper"]
-    if paper:
+    elif not same:
+        lines.append(_means("ESZSL, selected on validation", base))
+    if paper := result["paper"]:
         cells = [f"{paper[m]:.1f}" if m in paper else "" for m in METRICS]
         lines.append(_row("the paper (its features, on test)", cells))
-    versus = result["versus_baseline"]
-    if versus and result["model"] != "eszsl":
+    if _percent(selected["U"]["mean"]) == "-":
+        lines.append("No unseen class has a test picture: nothing can be said of T, U, H and AUSUC.")
+    if result["versus_baseline"] and not same:
         lines += ["", "against ESZSL, paired by class"]
-        for metric, entry in versus.items():
-            low, high = entry["interval"]
-            lines.append(
-                f"  {metric}  {100 * entry['difference']:+5.1f}  [{100 * low:+.1f}, {100 * high:+.1f}]  "
-                f"classes won {entry['classes_won']}, lost {entry['classes_lost']} of {entry['classes']}"
-            )
+        lines += [_versus(metric, entry) for metric, entry in result["versus_baseline"].items()]
     return "\n".join(lines)
 
 
-def _row(label, cells):
-    return f"{label:<{_WIDTH}}" + "".join(f"{cell:>10}" for cell in cells)
+def summary(results):
+    """A line for each of several results, {name: result}: what was selected, mean over seeds."""
+    width = max(_WIDTH, *(len(name) + 2 for name in results))
+    rows = [_means(name, result["selected"], width) for name, result in results.items()]
+    return "\n".join(["", "all rows, percent", _row("", METRICS, width), *rows])
 
 
-def _mean(columns, metric):
-    return _percent(columns[metric]["mean"])
+def _versus(metric, entry):
+    difference, low, high = (_percent(value, "+") for value in (entry["difference"], *entry["interval"]))
+    won, lost = entry["classes_won"], entry["classes_lost"]
+    return f"  {metric}  {difference:>6}  [{low}, {high}]  classes won {won}, lost {lost} of {entry['classes']}"
 
 
-def _percent(value):
-    return "-" if value is None or value != value else f"{100 * value:.1f}"
+def _shape(shape):
+    """(7, 7, 1280) as 7x7x1280, several of them joined by +."""
+    return " + ".join(map(_shape, shape)) if isinstance(shape[0], tuple) else "x".join(map(str, shape))
+
+
+def _row(label, cells, width=_WIDTH):
+    return f"{label:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
+
+
+def _means(label, columns, width=_WIDTH):
+    return _row(label, [_percent(columns[metric]["mean"]) for metric in METRICS], width)
+
+
+def _percent(value, sign=""):
+    return "-" if value is None or value != value else f"{100 * value:{sign}.1f}"
 
 
 def _span(interval):
-    return "-".join(_percent(value) for value in interval)
+    low, high = map(_percent, interval)
+    return low if low == high == "-" else f"{low}-{high}"

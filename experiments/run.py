@@ -4,18 +4,24 @@ Everything is chosen in stage tune, inside the training rows; the published test
 end. The table shows beside it what choosing on the test set would have given, as the papers report.
 """
 
+import contextlib
+import dataclasses
 import errno
 import json
 import os
 import pathlib
+import re
+import shutil
 import sys
 
+import keras
 from absl import app, flags
 
 import zslkeras
 from experiments import recipe, report
 from experiments.configs import config_for, settings_text
 from zslkeras import strategies
+from zslkeras.benchmarks import files
 from zslkeras.errors import InputError
 from zslkeras.models import MODELS
 from zslkeras.training import Diverged
@@ -23,7 +29,9 @@ from zslkeras.training import Diverged
 FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", None, f"one of {', '.join(MODELS)}")
-flags.DEFINE_string("dataset", None, "shapes, cub, sun, awa1, awa2, apy, flo, or the path of your own folder of pictures")
+flags.DEFINE_string(
+    "dataset", None, "shapes, cub, sun, awa1, awa2, apy, flo, or the path of your own folder of pictures"
+)
 flags.DEFINE_string("features", None, "name of the feature file; res101 if it is there, else the only one there")
 flags.DEFINE_string("splits", None, "att_splits or sent_splits")
 flags.DEFINE_string("data_root", None, "where the data lies; $ZSLKERAS_DATA, then ./data")
@@ -31,7 +39,7 @@ flags.DEFINE_string("images", None, "where the pictures lie")
 flags.DEFINE_string("classes", None, "own folder: table of class attributes (CSV, TSV), or .npy of text embeddings")
 flags.DEFINE_string("unseen", None, "own folder: unseen classes, a comma-separated list or a fraction")
 flags.DEFINE_string("attribute_vectors", None, ".npy [A, V], a vector for each attribute")
-flags.DEFINE_string("normalize", None, "false leaves class embeddings at the length they are stored with")
+flags.DEFINE_enum("normalize", None, ["true", "false"], "false leaves class embeddings as long as they are stored")
 flags.DEFINE_string("negatives", None, "keep or zero: what to do with negative attributes")
 flags.DEFINE_integer("draw", None, "shapes: which draw of pictures, classes and split")
 flags.DEFINE_enum("strategy", "default", strategies.STRATEGIES, "one device, one machine, or the cluster in TF_CONFIG")
@@ -42,9 +50,11 @@ flags.DEFINE_integer("batch_size", None, "rows of a global batch", lower_bound=1
 flags.DEFINE_enum("precision", "float32", ["float32", "mixed_bfloat16"], "what layers compute in")
 flags.DEFINE_bool("jit", False, "compile the training step with XLA (one device)")
 flags.DEFINE_bool("deterministic", True, "the same weights from the same seed, bit for bit; costs speed on GPUs")
-flags.DEFINE_enum("select", "val", ["val", "fixed"], "choose on validation classes, or train --epochs and choose nothing")
+flags.DEFINE_enum(
+    "select", "val", ["val", "fixed"], "choose on validation classes, or train --epochs and choose nothing"
+)
 flags.DEFINE_string("ablation", None, "a row of the paper's ablation table, or all")
-flags.DEFINE_string("config", None, "JSON file of settings")
+flags.DEFINE_string("config", None, "JSON file of settings, such as the result.json of a former run")
 flags.DEFINE_bool("resume", False, "go on with a run that was killed")
 flags.DEFINE_multi_string("set", [], "key=value of the model's config; repeat for more")
 flags.DEFINE_string("out", None, "where results go; runs/MODEL-DATASET if not given")
@@ -59,104 +69,123 @@ def main(argv):
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing; {FLAGS[name].help}")
     if FLAGS.model not in MODELS:
-        raise InputError(f"model: got {FLAGS.model!r}; wanted one of {', '.join(MODELS)}")
+        raise InputError(f"--model: got {FLAGS.model!r}; wanted one of {', '.join(MODELS)}")
     model, data = MODELS[FLAGS.model], _data()
     names = list(model.ablations) if FLAGS.ablation == "all" else [FLAGS.ablation]
     if not names:
-        raise InputError(f"ablation: got all; {FLAGS.model} has none")
+        raise InputError(f"--ablation: got all; {FLAGS.model} has none")
     configs = {name: _config(model, name) for name in names}
     if FLAGS.select == "fixed" and not hasattr(configs[names[0]], "epochs"):
-        raise InputError(f"--select fixed: {FLAGS.model} has no epochs to fix; it needs --select val")
-    if FLAGS.precision != "float32":
-        import keras
-
-        keras.config.set_dtype_policy(FLAGS.precision)
+        raise InputError(f"--select: got fixed; {FLAGS.model} has no epochs to fix and needs val")
+    keras.config.set_dtype_policy(FLAGS.precision)
     strategy = strategies.get_strategy(FLAGS.strategy, FLAGS.replicas)
     benchmark = data.load("tune", model.eats)  # wrong data is found before anything is written
-    say = print if strategies.is_chief(strategy) else (lambda *_: None)
+    chief = strategies.is_chief(strategy)
+    say = print if chief else (lambda *_: None)
     say(report.heading(FLAGS.model, benchmark))
-    out = _out(strategy, {"model": FLAGS.model, "data": recipe.dataclasses.asdict(data), "digest": benchmark.digest})
+    out = pathlib.Path(FLAGS.out) if FLAGS.out else _next_out(benchmark.name)
     trained = {}
-    for name in names:
-        here = out / name if len(names) > 1 else out
-        experiment = recipe.Experiment(FLAGS.model, configs[name], data, strategy, here, FLAGS.jit, FLAGS.deterministic)
-        say(f"{name or FLAGS.model}: {settings_text(configs[name])}")
-        seconds = recipe.timer()
-        finished = []
-        for seed in range(FLAGS.seeds or model.default_seeds):
-            choice = recipe.fixed(experiment, seed) if FLAGS.select == "fixed" else recipe.select(experiment, seed)
-            finished.append(recipe.finish(experiment, choice))
-        trained[name] = experiment, finished, seconds()
+    with _opened(out, _identity(benchmark, strategy, configs)) if chief else contextlib.nullcontext():
+        for name in names:
+            here = out / name if len(names) > 1 else out
+            options = strategy, here, FLAGS.jit, FLAGS.deterministic
+            experiment = recipe.Experiment(FLAGS.model, configs[name], data, *options)
+            say(f"{name or FLAGS.model}: {settings_text(configs[name])}")
+            seconds, finished = recipe.timer(), []
+            for seed in range(FLAGS.seeds or model.default_seeds):
+                choice = recipe.fixed(experiment, seed) if FLAGS.select == "fixed" else recipe.select(experiment, seed)
+                finished.append(recipe.finish(experiment, choice))
+            trained[name] = experiment, finished, seconds()
     strategies.finish(strategy)
-    if strategies.is_chief(strategy):
-        yardstick = recipe.baseline(*trained[names[0]][:2])
-        for name, (experiment, finished, spent) in trained.items():
-            result = recipe.result(experiment, finished, yardstick, spent)
-            recipe.write_result(experiment.out, result, finished)
-            print(report.table(result, name))
-        print(f"written: {out}")
+    if chief:
+        _conclude(out, trained)
+
+
+def _conclude(out, trained):
+    """Writes and prints the result of each row of `trained`."""
+    experiment, finished, _ = next(iter(trained.values()))
+    yardstick, results = recipe.baseline(experiment, finished), {}
+    for name, (experiment, finished, seconds) in trained.items():
+        results[name] = recipe.result(experiment, finished, yardstick, seconds)
+        recipe.write_result(experiment.out, results[name], finished)
+        recipe.write_plots(experiment, finished, yardstick)
+        print(report.table(results[name], name))
+    print(report.summary(results) if len(results) > 1 else "", report.LEGEND, f"written: {out}", sep="\n")
 
 
 def _data():
-    options = {name: FLAGS[name].value for name in _DATA_FLAGS}
-    if FLAGS.normalize is not None:
-        if FLAGS.normalize not in ("true", "false"):
-            raise InputError(f"--normalize: got {FLAGS.normalize!r}; wanted true or false")
+    options = {name: FLAGS[name].value for name in _DATA_FLAGS if FLAGS[name].value is not None}
+    if FLAGS.normalize:
         options["normalize"] = FLAGS.normalize == "true"
-    options = {name: value for name, value in options.items() if value is not None}
     return recipe.Data(FLAGS.dataset, FLAGS.data_root, options)
 
 
 def _config(model, ablation):
-    overrides = {}
-    if FLAGS.config:
-        overrides |= _config_file(FLAGS.config)
-    for name in ("epochs", "batch_size"):
-        if FLAGS[name].value is not None:
-            overrides[name] = FLAGS[name].value
+    overrides = {name: FLAGS[name].value for name in ("epochs", "batch_size") if FLAGS[name].value is not None}
     for setting in FLAGS.set:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set: got {setting!r}; wanted key=value")
         overrides[key] = value
-    return config_for(model, FLAGS.model, FLAGS.dataset.lower(), FLAGS.features, ablation, overrides)
+    base = _config_file(FLAGS.config) if FLAGS.config else {}
+    return config_for(model, FLAGS.model, FLAGS.dataset.lower(), FLAGS.features, ablation, overrides, base)
 
 
 def _config_file(path):
     """The settings in a JSON file: {"config": {...}} as result.json has it, or the bare settings."""
+    if not os.path.isfile(path):
+        raise InputError(f"--config: no file {path}; wanted JSON, such as the result.json of a former run")
+    content = files.read_json(pathlib.Path(path))
+    settings = content.get("config", content)
+    if not isinstance(settings, dict):
+        raise InputError(f"--config: {path} has {settings!r} as its config; wanted an object of settings")
+    return settings
+
+
+def _identity(benchmark, strategy, configs):
+    """What may not differ on --resume. Where the data lies may: its digest tells whether it is the same."""
+    options = ("model", "strategy", "precision", "jit", "deterministic", "select")
+    identity = {name: FLAGS[name].value for name in options}
+    identity |= {"replicas": strategy.num_replicas_in_sync, "data": benchmark.digest, "version": zslkeras.__version__}
+    for name, config in configs.items():
+        prefix = f"{name}: " if len(configs) > 1 else ""
+        identity |= {f"{prefix}{key}": value for key, value in dataclasses.asdict(config).items()}
+    return json.loads(json.dumps(identity))
+
+
+@contextlib.contextmanager
+def _opened(out, identity):
+    """The folder of a run, made and checked; taken away again where wrong input keeps training from starting."""
+    path, made = out / "run.json", [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
+    before = files.read_json(path) if os.path.isfile(path) else {}
+    if before and not FLAGS.resume:
+        raise InputError(f"--out: {out} holds a run already; wanted --resume to go on with it, or another folder")
+    if FLAGS.resume and not before:
+        raise InputError(f"--resume: no run in {out}; wanted the folder of one that was killed")
+    for key in before | identity if before else ():
+        was, now = (f"{key}={one.get(key)}" for one in (before, identity))
+        if was != now:
+            raise InputError(f"--resume: {out} was started with {was}, got {now}; wanted the same")
     try:
-        content = json.loads(pathlib.Path(path).read_text())
-        return dict(content.get("config", content))
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"--config {path}: {error}; wanted a JSON file of settings") from None
-
-
-def _out(strategy, run):
-    """The folder of this run, made and checked; what may not differ on --resume is written into it."""
-    out = pathlib.Path(FLAGS.out) if FLAGS.out else _next_out()
-    if not strategies.is_chief(strategy):
-        return out
-    identity = out / "run.json"
-    if identity.exists() and not FLAGS.resume:
-        raise InputError(f"--out {out} holds a run already; add --resume to go on with it, or name another folder")
-    command = [arg for arg in sys.argv[1:] if arg.lstrip("-") not in ("resume", "resume=true")]
-    run = json.loads(json.dumps(run | {"command": command, "version": zslkeras.__version__}))
-    if identity.exists():
-        before = json.loads(identity.read_text())
-        for key in run:
-            if before.get(key) != run[key]:
-                raise InputError(f"--resume: {key} was {before.get(key)}, now it is {run[key]}; wanted the same")
-    else:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            identity.write_text(json.dumps(run, indent=2) + "\n")
+            path.write_text(json.dumps(identity, indent=2) + "\n")
         except OSError as error:
-            raise InputError(f"--out {out}: {error.strerror}; wanted a folder that can be written") from None
-    return out
+            raise InputError(f"--out: {out}: {error.strerror}; wanted a folder that can be written") from None
+        yield
+    except InputError:
+        if not before and not any(out.rglob("*.npz")):
+            path.unlink(missing_ok=True)
+            if out in made:
+                shutil.rmtree(out, ignore_errors=True)
+            for folder in made[1:]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+        raise
 
 
-def _next_out():
-    parts = [FLAGS.model, pathlib.Path(FLAGS.dataset).name, FLAGS.features, FLAGS.ablation]
+def _next_out(dataset):
+    parts = [FLAGS.model, dataset, FLAGS.features, FLAGS.ablation]
     stem = pathlib.Path("runs") / "-".join(str(part).lower() for part in parts if part)
     taken = [stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 10_000))]
     free = next(number for number, path in enumerate(taken) if not path.exists())
@@ -166,7 +195,7 @@ def _next_out():
 def run():
     """`main` with the exits that the project promises: 2 for wrong input, 1 for a training that failed."""
     try:
-        app.run(main, flags_parser=lambda args: _parse(args))
+        app.run(main, flags_parser=_parse)
     except InputError as error:
         _exit(error, 2)
     except (Diverged, strategies.WorkerLost) as error:
@@ -183,14 +212,15 @@ def run():
 
 def _parse(args):
     try:
-        return FLAGS(args, known_only=False)
+        return FLAGS(args)
     except flags.Error as error:
-        raise InputError(str(error)) from None
+        raise InputError(re.sub("invalid literal for int.*", "wanted a whole number", str(error))) from None
 
 
 def _exit(error, code):
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    if FLAGS.strategy == "multiworker":
+    sentence = str(error).replace("\n", " ")
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    if FLAGS.is_parsed() and FLAGS.strategy == "multiworker":
         os._exit(code)  # TensorFlow's own exit would wait for the workers that are gone
     sys.exit(code)
 

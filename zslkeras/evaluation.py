@@ -126,6 +126,19 @@ def confusion(outcomes):
     return np.bincount(true * num + given, minlength=num * num).reshape(num, num)
 
 
+def curve(outcomes):
+    """U [k] and S [k] between all break points, gamma ascending: from (0, S alone) to (T, 0)."""
+    unseen, seen = group_of(outcomes, 0.0, True), group_of(outcomes, 0.0, False)
+    breaks = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]))
+    edges = np.concatenate([[-np.inf], breaks])  # a row flips at gammas above its flip
+    sums = []
+    for group in (unseen, seen):
+        order = np.argsort(group.flip[group.own], kind="stable")
+        total = np.concatenate([[0.0], np.cumsum(group.share[group.own][order])])
+        sums.append(total[np.searchsorted(group.flip[group.own][order], edges, side="right")])
+    return sums[0], sums[1][-1] - sums[1]
+
+
 def best_gamma(outcomes):
     """The gamma with the highest H, and that H: the middle of the best interval between two break points.
 

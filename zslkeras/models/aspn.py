@@ -58,6 +58,9 @@ class ASPNConfig:
     temperature: float = 1.0  # the factor of the similarity in Eq. (8)
     decision: str = "euclidean"  # Sec. 3.5: nearest prototype; or "cosine", "dot"
     classes_in_loss: str = "all"  # M in Eq. (8) is all classes, seen and unseen; "seen" reads no unseen embedding
+    # The predecessor classifies in the space of embeddings too, by D(x); the paper drops it. 0 is the paper.
+    semantic_theta: float = 0.0  # of that loss: -log softmax of temperature * cosine of D(x) and the embeddings
+    semantic_decision: float = 0.0  # what cosine(D(x), s) adds to the score
     prototype_draws: int = 0  # prototypes from z = 0, or the mean of so many draws
     dropout: float = 0.0  # of E's hidden layer in training
     weight_decay: float = 0.0  # decoupled
@@ -192,11 +195,13 @@ class ASPN(ZeroShotModel):
         rate, decay = self.config.learning_rate, self.config.weight_decay or None
         super().compile(optimizer=optimizer or keras.optimizers.Adam(rate, weight_decay=decay), **kwargs)
         self.critic_optimizer = critic_optimizer or keras.optimizers.Adam(rate)
-        self.generator_variables = [
-            variable for variable in self.trainable_variables if not variable.path.startswith("critic")
-        ]
         self.optimizer.build(self.generator_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
+
+    @property
+    def generator_variables(self):
+        """All but the critic's. Made anew each time: a list that is kept would be saved as further weights."""
+        return [variable for variable in self.trainable_variables if not variable.path.startswith("critic")]
 
     def encode(self, embeddings, noise, context=None, training=False):
         """E(s, z) with category attention: [b, D]; each row looks at the rows of `context`, or at the batch itself.
@@ -253,12 +258,16 @@ class ASPN(ZeroShotModel):
             if config.cycle_weight > 0:
                 cycle = self._regression(embeddings, self.decode(fake)[0])  # L_pre, Eq. (3)
                 cycle += self._regression(features, self.encode(inferred, inferred_noise, training=True))
-            prototypes, own = self._training_prototypes(labels)
+            listed, own = self._training_classes(labels)
+            prototypes = self.prototypes(listed)
             similarity = _SIMILARITIES[config.similarity]
             classes = prototype_loss(config.temperature * similarity(features, prototypes), own)  # Eq. (7-8)
             classes += prototype_loss(config.temperature * similarity(fake, prototypes), own)
             loss = config.visual_weight * visual + config.semantic_weight * semantic + config.cycle_weight * cycle
             loss += config.theta * classes  # Eq. (9)
+            if config.semantic_theta > 0:
+                inferred_scores = config.temperature * _cosine(inferred, self.embedding_scaling(listed))
+                loss += config.semantic_theta * prototype_loss(inferred_scores, own)
             if config.critic_weight > 0:
                 loss -= config.critic_weight * tf.reduce_mean(self.critic(tf.concat([fake, embeddings], 1)))
         self.minimize(tape, loss, self.optimizer, self.generator_variables)
@@ -286,17 +295,20 @@ class ASPN(ZeroShotModel):
         self.minimize(tape, loss, self.critic_optimizer, self.critic.trainable_variables)
         return loss, penalty
 
-    def _training_prototypes(self, labels):
-        """The prototypes of Eq. (8), and the place of each label among them."""
+    def _training_classes(self, labels):
+        """The embeddings of the classes that Eq. (8) sums over, and the place of each label among them."""
         if self.config.classes_in_loss == "all":
-            return self.prototypes(self.class_embeddings.value), labels
-        seen = tf.where(self.seen_mask > 0)[:, 0]
+            return self.class_embeddings.value, labels
         place = tf.cast(tf.cumsum(self.seen_mask.value), labels.dtype) - 1
-        return self.prototypes(tf.gather(self.class_embeddings.value, seen)), tf.gather(place, labels)
+        return tf.boolean_mask(self.class_embeddings.value, self.seen_mask.value > 0), tf.gather(place, labels)
 
     def score_classes(self, inputs, class_embeddings):
         features = self.scaling(tf.cast(inputs, self.compute_dtype))
-        return _SIMILARITIES[self.config.decision](features, self.prototypes(class_embeddings))
+        scores = _SIMILARITIES[self.config.decision](features, self.prototypes(class_embeddings))
+        if self.config.semantic_decision > 0:
+            inferred, _ = self.decode(features)
+            scores += self.config.semantic_decision * _cosine(inferred, self.embedding_scaling(class_embeddings))
+        return scores
 
     def _prototype_noise(self):
         """The z of prototypes: zero, or fixed draws, so that scoring is a function."""

@@ -1,0 +1,140 @@
+"""Who may import whom, read from the imports; no pickle; one place that trains on the published split."""
+
+import ast
+import fnmatch
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PATHS = [path for package in ("zslkeras", "experiments", "tuning") for path in sorted((ROOT / package).rglob("*.py"))]
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PATHS}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+EVERYBODY_MAY = ("zslkeras.errors", "zslkeras.version", "zslkeras.progress")
+# What a module may import of this project besides. A module that is not named here goes by "its.package.*".
+MAY_IMPORT = {
+    "zslkeras": ("zslkeras.benchmarks", "zslkeras.models"),
+    "zslkeras.errors": (),
+    "zslkeras.version": (),
+    "zslkeras.progress": (),
+    "zslkeras.benchmarks": ("zslkeras.benchmarks.*",),
+    "zslkeras.benchmarks.*": ("zslkeras.benchmarks.*",),
+    "zslkeras.images": ("zslkeras.images.*",),
+    "zslkeras.images.*": ("zslkeras.images.*",),
+    "zslkeras.evaluation": (),
+    "zslkeras.uncertainty": ("zslkeras.evaluation",),
+    "zslkeras.layers": (),
+    "zslkeras.losses": (),
+    "zslkeras.strategies": (),
+    "zslkeras.plots": ("zslkeras.evaluation",),
+    "zslkeras.batches": (),
+    "zslkeras.training": ("zslkeras.batches", "zslkeras.strategies"),
+    "zslkeras.export": ("zslkeras.layers", "zslkeras.models", "zslkeras.images.*"),
+    "zslkeras.models": ("zslkeras.models.*",),
+    "zslkeras.models.base": (),
+    "zslkeras.models.*": ("zslkeras.models.base", "zslkeras.layers", "zslkeras.losses", "zslkeras.images.backbones"),
+    "experiments": (),
+    "experiments.configs": (),
+    "experiments.papers": (),
+    "experiments.report": ("zslkeras.evaluation",),
+    "experiments.recipe": (
+        "experiments.papers",
+        "zslkeras",
+        "zslkeras.batches",
+        "zslkeras.benchmarks",
+        "zslkeras.evaluation",
+        "zslkeras.export",
+        "zslkeras.models",
+        "zslkeras.plots",
+        "zslkeras.strategies",
+        "zslkeras.training",
+        "zslkeras.uncertainty",
+    ),
+    "experiments.run": (
+        "experiments.configs",
+        "experiments.recipe",
+        "experiments.report",
+        "zslkeras",
+        "zslkeras.models",
+        "zslkeras.plots",
+        "zslkeras.strategies",
+        "zslkeras.training",
+    ),
+    "experiments.benchmark": ("zslkeras.*",),  # times the parts one by one
+    "experiments.prepare": ("zslkeras.benchmarks", "zslkeras.images*"),
+    "experiments.export": ("zslkeras.export", "zslkeras.images*"),
+    "experiments.predict": ("zslkeras.export", "zslkeras.images*"),
+    "tuning": (),
+    "tuning.run": ("experiments", "experiments.configs", "experiments.recipe", "tuning.spaces", "zslkeras.models"),
+    "tuning.spaces": (),
+}
+NUMPY_ONLY = ("zslkeras.evaluation", "zslkeras.uncertainty")
+
+
+def nodes(name, *kinds):
+    return [node for node in ast.walk(TREES[name]) if isinstance(node, kinds)]
+
+
+def imported(name):
+    """The modules that `name` imports, anywhere in it; what is taken from a package counts as a module if it is one."""
+    for node in nodes(name, ast.Import, ast.ImportFrom):
+        for alias in node.names:
+            if isinstance(node, ast.Import):
+                yield alias.name
+            else:
+                assert not node.level, f"{name}: relative import of {alias.name}"
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in MODULES else node.module
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_keep_their_direction(name):
+    rule = name if name in MAY_IMPORT else f"{name.rpartition('.')[0]}.*"
+    assert rule in MAY_IMPORT, f"{name} is new: say in MAY_IMPORT what it may import"
+    for other in imported(name):
+        assert other.split(".")[0] != "tests", f"{name} imports {other}"
+        if other.split(".")[0] in ("zslkeras", "experiments", "tuning"):
+            allowed = (*EVERYBODY_MAY, *MAY_IMPORT[rule])
+            assert any(fnmatch.fnmatch(other, pattern) for pattern in allowed), f"{name} may not import {other}"
+
+
+@pytest.mark.parametrize("name", NUMPY_ONLY)
+def test_numbers_need_numpy_alone(name):
+    libraries = {other.split(".")[0] for other in imported(name)} - {"zslkeras"}
+    assert libraries <= {"dataclasses", "numpy"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_is_pickled(name):
+    """A file from elsewhere must not be able to run code."""
+    assert {other.split(".")[0] for other in imported(name)}.isdisjoint({"pickle", "cloudpickle", "dill", "joblib"})
+    for keyword in nodes(name, ast.keyword):
+        unsafe = {"allow_pickle": True, "safe_mode": False}.get(keyword.arg)
+        assert unsafe is None or getattr(keyword.value, "value", unsafe) != unsafe, f"{name}: {keyword.arg}"
+
+
+def opens_final(node):
+    """Whether a call is given "final" for an argument."""
+    values = [*node.args, *(keyword.value for keyword in node.keywords)] if isinstance(node, ast.Call) else []
+    return any(isinstance(value, ast.Constant) and value.value == "final" for value in values)
+
+
+def test_the_published_split_is_opened_in_the_recipe_alone_and_trained_on_in_finish():
+    """What chooses (an epoch, gamma, a search) never holds it; what names classes or digests it reads no row of it."""
+    assert [name for name in MODULES if any(map(opens_final, ast.walk(TREES[name])))] == ["experiments.recipe"]
+    functions = {node.name: node for node in TREES["experiments.recipe"].body if isinstance(node, ast.FunctionDef)}
+    openers = {name: [n for n in ast.walk(node) if opens_final(n)] for name, node in functions.items()}
+    openers = {name: {ast.unparse(call.func) for call in calls} for name, calls in openers.items() if calls}
+    assert openers.pop("finish") == {"_train"}
+    assert openers.keys().isdisjoint({"select", "fixed", "validated"})
+    for name, opened in openers.items():
+        assert all(call.endswith(".load") for call in opened), f"{name}: {opened}"
+        read = {node.attr for node in ast.walk(functions[name]) if isinstance(node, ast.Attribute)}
+        assert read.isdisjoint({"take", "inputs", "labels", "train", "test_seen", "test_unseen"}), name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_say_what_they_are_and_are_named_for_it(name):
+    assert len(ast.get_docstring(TREES[name]) or "") > 10, f"{MODULES[name]} has no docstring"
+    assert MODULES[name].stem not in ("utils", "util", "common", "core", "helpers", "engine", "misc")
