@@ -57,7 +57,7 @@ def loader():
 
 
 def open_large():
-    """A file of 14,340 maps of 14 x 14 x 2048 (sparse): opening it, and the memory that 20 batches of 50 leave behind."""
+    """A file of 14,340 maps of 14 x 14 x 2048 (sparse): opening it, and the memory that 20 batches of 50 take."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "maps.npy"
         start = time.perf_counter()
@@ -86,7 +86,9 @@ def loop():
             step(batch)
 
     def looped(epochs):
-        run = training.Run(benchmark, _default(), lambda *_: training.Verdict({}, 0.0, {}), 0, epochs=epochs, title="loop")
+        run = training.Run(
+            benchmark, _default(), lambda *_: training.Verdict({}, 0.0, {}), 0, epochs=epochs, title="loop"
+        )
         run.epochs(model)
 
     # A run traces its step once; the difference of a long and a short one is the loop alone.

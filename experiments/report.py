@@ -23,6 +23,7 @@ def table(result, ablation=None):
     """One result as text, in percent; "-" for what no test row speaks for."""
     seeds, selected, base = result["seeds"], result["selected"], result["baseline"]
     model = result["model"] + (f" ({ablation})" if ablation else "")
+    itself = result["model"] == "eszsl" and "reason" not in base and _means("", base) == _means("", selected)
     where = result["dataset"] + (f", {result['features']}" if result["features"] else "")
     lines = [
         "",
@@ -35,17 +36,16 @@ def table(result, ablation=None):
     for kind, label in (("rows", "  95 % over pictures"), ("classes", "  95 % over classes")):
         lines.append(_row(label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
     lines.append(_means("best on test, as papers report", result["best_on_test"]))
-    same = base.get("T") == selected["T"] and base.get("AUSUC") == selected["AUSUC"]  # the yardstick itself
     if "reason" in base:
         lines.append(f"no ESZSL baseline: {base['reason']}")
-    elif not same:
+    elif not itself:
         lines.append(_means("ESZSL, selected on validation", base))
     if paper := result["paper"]:
         cells = [f"{paper[m]:.1f}" if m in paper else "" for m in METRICS]
         lines.append(_row("the paper (its features, on test)", cells))
     if _percent(selected["U"]["mean"]) == "-":
         lines.append("No unseen class has a test picture: nothing can be said of T, U, H and AUSUC.")
-    if result["versus_baseline"] and not same:
+    if result["versus_baseline"] and not itself:
         lines += ["", "against ESZSL, paired by class"]
         lines += [_versus(metric, entry) for metric, entry in result["versus_baseline"].items()]
     return "\n".join(lines)
@@ -61,7 +61,7 @@ def summary(results):
 def _versus(metric, entry):
     difference, low, high = (_percent(value, "+") for value in (entry["difference"], *entry["interval"]))
     won, lost = entry["classes_won"], entry["classes_lost"]
-    return f"  {metric}  {difference:>6}  [{low}, {high}]  classes won {won}, lost {lost} of {entry['classes']}"
+    return f"  {metric}  {difference:>6}  [{low:>6}, {high:>6}]  classes won {won}, lost {lost} of {entry['classes']}"
 
 
 def _shape(shape):
@@ -82,5 +82,5 @@ def _percent(value, sign=""):
 
 
 def _span(interval):
-    low, high = map(_percent, interval)
+    low, high = (_percent(value).replace("100.0", "100") for value in interval)  # so that any two fit a column
     return low if low == high == "-" else f"{low}-{high}"

@@ -7,6 +7,7 @@ end. The table shows beside it what choosing on the test set would have given, a
 import contextlib
 import dataclasses
 import errno
+import glob
 import json
 import os
 import pathlib
@@ -174,14 +175,19 @@ def _opened(out, identity):
             raise InputError(f"--out: {out}: {error.strerror}; wanted a folder that can be written") from None
         yield
     except InputError:
-        if not before and not any(out.rglob("*.npz")):
-            path.unlink(missing_ok=True)
-            if out in made:
-                shutil.rmtree(out, ignore_errors=True)
-            for folder in made[1:]:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+        if not before and not glob.glob("**/*.npz", root_dir=out, recursive=True):
+            _take_back(path, made)
         raise
+
+
+def _take_back(path, made):
+    with contextlib.suppress(OSError):
+        path.unlink()
+    if path.parent in made:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    for folder in made[1:]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _next_out(dataset):

@@ -1,4 +1,4 @@
-"""Fixtures that several tests use: a tiny benchmark in the field's own files, and subprocesses that run the commands."""
+"""What several tests use: a tiny benchmark in the field's own files, and the commands as subprocesses."""
 
 import os
 import pathlib

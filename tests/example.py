@@ -66,13 +66,19 @@ class Example(ZeroShotModel):
         context = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:
             own = self.prototypes(tf.gather(self.class_embeddings.value, labels), training=True)
-            logits = self.config.temperature * tf.matmul(features, self.prototypes(self.class_embeddings.value), transpose_b=True)
+            logits = self.config.temperature * tf.matmul(
+                features, self.prototypes(self.class_embeddings.value), transpose_b=True
+            )
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
             loss += tf.reduce_mean(tf.square(features - own)) * features.shape[-1]
             # The mean over the global batch inside a logarithm: a mean a replica would be another loss.
             share = context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(tf.nn.softmax(logits), axis=0))
             entropy = tf.reduce_sum(share * tf.math.log(share + 1e-9))
             loss += 0.1 * entropy
-            loss = tf.where(tf.equal(self.optimizer.iterations.value, self.config.explode_at), float("nan"), loss)
+            loss = tf.where(
+                tf.equal(self.optimizer.iterations.value, self.config.explode_at),
+                tf.cast(float("nan"), loss.dtype),
+                loss,
+            )
         self.minimize(tape, loss, self.optimizer, self.trainable_variables)
         return self.report(loss=loss, entropy=entropy)

@@ -56,12 +56,22 @@ MAY_IMPORT = {
         "experiments.recipe",
         "experiments.report",
         "zslkeras",
+        "zslkeras.benchmarks.files",  # how JSON is read
         "zslkeras.models",
         "zslkeras.plots",
         "zslkeras.strategies",
         "zslkeras.training",
     ),
     "experiments.benchmark": ("zslkeras.*",),  # times the parts one by one
+    "experiments.compare": (
+        "experiments.recipe",
+        "experiments.report",
+        "experiments.run",
+        "zslkeras.evaluation",
+        "zslkeras.models",
+        "zslkeras.strategies",
+        "zslkeras.uncertainty",
+    ),
     "experiments.prepare": ("zslkeras.benchmarks", "zslkeras.images*"),
     "experiments.export": ("zslkeras.export", "zslkeras.images*"),
     "experiments.predict": ("zslkeras.export", "zslkeras.images*"),

@@ -1,4 +1,4 @@
-"""One replica, two replicas and two worker processes train to the same weights; a worker that is gone ends the others."""
+"""One replica, two and two worker processes train to the same weights; a worker that is gone ends the others."""
 
 import json
 import signal

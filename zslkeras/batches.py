@@ -55,9 +55,7 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
     if batch_size % replicas:
         raise InputError(f"batch_size: got {batch_size} for {replicas} replicas; wanted a multiple of {replicas}")
     steps = steps_per_epoch(benchmark, batch_size)
-    rows_of = functools.lru_cache(maxsize=2)(
-        lambda epoch: epoch_rows(benchmark, batch_size, seed, epoch, sampler)
-    )
+    rows_of = functools.lru_cache(maxsize=2)(lambda epoch: epoch_rows(benchmark, batch_size, seed, epoch, sampler))
 
     def share(index, replica):
         rows = rows_of(int(index) // steps)[int(index) % steps].reshape(replicas, -1)[replica]

@@ -4,8 +4,8 @@ import matplotlib
 
 matplotlib.use("Agg")  # no screen needed
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
 _COLOURS = {"model": "#1f6f8b", "baseline": "#d1662b"}
 

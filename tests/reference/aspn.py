@@ -13,11 +13,7 @@ ACTIVATIONS = {"relu": lambda values: np.maximum(values, 0.0), "linear": lambda 
 
 
 def dense(rows, kernel, bias):
-    out = np.zeros((len(rows), kernel.shape[1]))
-    for i, row in enumerate(rows):
-        for o in range(kernel.shape[1]):
-            out[i, o] = sum(row[d] * kernel[d, o] for d in range(len(row))) + bias[o]
-    return out
+    return np.array([row @ kernel + bias for row in rows])
 
 
 def leaky(rows, slope):
@@ -25,7 +21,7 @@ def leaky(rows, slope):
 
 
 def attention_map(f, g, form):
-    """Eq. (5): W [b, b] from k_ij = f_i . g_j; "row" is normalized over j (text, Fig. 2), "column" over i (as printed)."""
+    """Eq. (5): W [b, b] from k_ij = f_i . g_j; "row": shares over j (text, Fig. 2), "column": over i (as printed)."""
     k = np.array([[sum(a * b for a, b in zip(f_i, g_j, strict=True)) for g_j in g] for f_i in f])
     W = np.zeros_like(k)
     for i in range(k.shape[0]):
@@ -89,7 +85,7 @@ def critic(weights, features, semantics, slope=0.0):
 
 
 def critic_input_gradient(weights, features, semantics, slope=0.0):
-    """Closed form of the gradient of D(x, s) with respect to x alone: sum over hidden units of v_u act'(u) W_1[x, u]."""
+    """The gradient of D(x, s) with respect to x alone: the sum over hidden units u of v_u act'(u) W[x, u]."""
     W, b = weights["critic_hidden"]
     v = weights["critic_out"][0][:, 0]
     gradient = np.zeros_like(features)
@@ -154,7 +150,7 @@ def adversarial_loss(weights, x_hat, s, slope=0.0):
 
 
 def scores(features, prototypes, decision):
-    """[B, C], larger is nearer. "euclidean" is the negative squared distance: the order of the distances of Sec. 3.5."""
+    """[B, C], larger is nearer: "euclidean" is minus the squared distance, in order the same as the distance."""
     out = np.zeros((len(features), len(prototypes)))
     for i, x in enumerate(features):
         for k, p in enumerate(prototypes):
@@ -179,9 +175,12 @@ def cross_entropy(logits, labels, classes=None):
 
 def class_loss(x, x_hat, prototypes, labels, classes=None, decision="dot", scale=1.0):
     """Eq. (7): the real rows, then the generated ones."""
-    return sum(
-        cross_entropy(scale * scores(rows, prototypes, decision), labels, classes) for rows in (x, x_hat)
-    )
+    return sum(cross_entropy(scale * scores(rows, prototypes, decision), labels, classes) for rows in (x, x_hat))
+
+
+def inferred_class_loss(s_hat, semantics, labels, classes=None, scale=1.0):
+    """Not in the paper, from its predecessor: the cross entropy of D(x) against the embeddings, by cosine."""
+    return cross_entropy(scale * scores(s_hat, semantics, "cosine"), labels, classes)
 
 
 def total(visual, semantic, preservation, adversarial, classes, theta=1.0, adversarial_weight=1.0):

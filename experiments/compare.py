@@ -1,0 +1,75 @@
+"""python -m experiments.compare --model NAME --dataset NAME --rows a,b,eszsl: claims, proved on validation classes.
+
+Each row (an ablation of the model, or eszsl) is trained and chosen on several draws of validation classes inside the
+training rows, with several seeds. The first row is compared with each other one, paired class by class, all folds
+pooled. The published test classes are not opened.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+from absl import flags
+
+from experiments import recipe, report, run
+from zslkeras import evaluation, strategies, uncertainty
+from zslkeras.errors import InputError
+from zslkeras.models import MODELS
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("rows", None, "ablations of --model and eszsl, the first compared with each other one")
+flags.DEFINE_integer("folds", 3, "draws of validation classes", lower_bound=1)
+flags.DEFINE_integer("first_fold", 1, "number of the first draw; 0 is the published validation classes", lower_bound=0)
+
+_SHOWN = ("T", "U", "S", "H", "U0", "S0", "H0", "AUSUC")
+
+
+def main(argv):
+    del argv
+    rows = FLAGS.rows or []
+    known = [*MODELS[FLAGS.model].ablations, recipe.BASELINE] if FLAGS.model in MODELS else []
+    for name in rows:
+        if name not in known:
+            raise InputError(f"--rows: got {name!r}; wanted some of {', '.join(known) or 'the ablations of --model'}")
+    if len(rows) < 2 or not FLAGS.dataset or not FLAGS.out:
+        raise InputError("--model, --dataset, --out and two or more --rows are needed")
+    data, out = run.data_from_flags(), pathlib.Path(FLAGS.out)
+    folds = range(FLAGS.first_fold, FLAGS.first_fold + FLAGS.folds)
+    runs = {name: _runs(name, data, out / name, folds) for name in rows}
+    print(_table(runs))
+    first, *others = rows
+    comparisons = {}
+    for other in others:
+        comparisons[other] = uncertainty.versus([(runs[first][fold], runs[other][fold]) for fold in folds])
+        print(f"\n{first} against {other}, paired by class, {len(folds)} folds pooled")
+        print(report.paired(comparisons[other]))
+    numbers = {
+        name: [[evaluation.numbers(*one) for one in by_fold[fold]] for fold in folds] for name, by_fold in runs.items()
+    }
+    result = {"folds": list(folds), "numbers": numbers, "first": first, "versus": comparisons}
+    recipe.replace(out / "compare.json", json.dumps(result, indent=2) + "\n")
+
+
+def _runs(name, data, out, folds):
+    """{fold: [(Outcomes, gamma) a seed]} of one row; what is finished in `out` is not trained again."""
+    strategy = strategies.get_strategy(FLAGS.strategy, FLAGS.replicas)
+    if name == recipe.BASELINE:
+        model, config, seeds = recipe.BASELINE, MODELS[recipe.BASELINE].Config(), 1
+    else:
+        model, config = FLAGS.model, run.config_from_flags(MODELS[FLAGS.model], name)
+        seeds = FLAGS.seeds or MODELS[FLAGS.model].default_seeds
+    experiment = recipe.Experiment(model, config, data, strategy, out, FLAGS.jit, FLAGS.deterministic, logs=False)
+    return {fold: [recipe.validated(experiment, seed, fold) for seed in range(seeds)] for fold in folds}
+
+
+def _table(runs):
+    lines = [f"{'mean over folds and seeds':<28}" + "".join(f"{metric:>8}" for metric in _SHOWN)]
+    for name, by_fold in runs.items():
+        numbers = [[evaluation.numbers(*one)[metric] for metric in _SHOWN] for runs in by_fold.values() for one in runs]
+        lines.append(f"{name:<28}" + "".join(f"{100 * value:>8.1f}" for value in np.mean(numbers, axis=0)))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run.guarded(main))

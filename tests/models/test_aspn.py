@@ -1,0 +1,873 @@
+"""ASPN against the paper's equations in loops, and what each of its parts must not do.
+
+`python -m tests.models.test_aspn OUT` trains REPLICATED on two replicas, for `test_two_replicas_train_as_one`.
+"""
+
+import dataclasses
+import re
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import experiments  # noqa: F401  quiet start, as a command of its own
+from tests.conftest import start
+from tests.reference import aspn as reference
+from tests.reference.eszsl import scaled
+from tests.tiny import tiny
+from zslkeras import benchmarks, strategies
+from zslkeras.models import aspn
+from zslkeras.models.aspn import ASPN, ASPNConfig
+from zslkeras.training import Diverged, Run, Verdict
+
+SMALL = {
+    "hidden": 8,
+    "attention_dim": 3,
+    "critic_hidden": 5,
+    "noise_dim": 2,
+    "alpha": 0.6,
+    "beta": 0.7,
+    "theta": 1.3,
+    "scaling": "none",
+}
+# What the comparisons with the reference run through: every choice at least once.
+CONFIGS = {
+    "as printed": {},
+    "column": {"attention_axis": "column"},
+    "candidates": {"context": "candidates", "classes_in_loss": "seen", "similarity": "euclidean", "temperature": 0.3},
+    "spn": {**ASPN.ablations["spn"], "classes_in_loss": "seen", "visual_activation": "linear"},
+    "baseline": ASPN.ablations["baseline"],
+    "weighted": {
+        "visual_weight": 0.5,
+        "semantic_weight": 2.0,
+        "cycle_weight": 0.7,
+        "critic_weight": 1.7,
+        "penalty": "norm",
+        "reduction": "sum",
+        "similarity": "cosine",
+        "temperature": 5.0,
+        "semantic_activation": "relu",
+    },
+    "inferred": {"semantic_theta": 0.8, "semantic_decision": 0.6, "temperature": 2.0},
+    "inferred seen": {"semantic_theta": 0.8, "classes_in_loss": "seen", "attention": False},
+    "scaled": {"scaling": "standard", "embedding_scaling": "minmax", "visual_activation": "linear"},
+}
+NETWORKS = (
+    ("encoder", ("hidden", "out")),
+    ("attention", ("f", "g")),
+    ("decoder", ("decoder_hidden", "decoder_semantics", "decoder_noise")),
+    ("critic", ("critic_hidden", "critic_out")),
+)
+
+
+def small(**options):
+    return tiny(**{"classes": 5, "unseen": 2, "rows": 5, "attributes": 3, "width": 7, **options})
+
+
+def made(benchmark=None, rates=(1.0, 1.0), spread=0.5, **overrides):
+    """A model away from its initialization, with SGD for E and D and for the critic at `rates`."""
+    model = ASPN.for_benchmark(benchmark or small(), ASPNConfig(**SMALL | overrides))
+    model.compile(*map(keras.optimizers.SGD, rates))
+    generator = np.random.default_rng(7)
+    for layer in layers_of(model).values():
+        for variable in layer.weights:
+            lift = 0.5 if variable.path.endswith("bias") else 0.0  # or most units of a ReLU this small are dead
+            variable.assign(spread * generator.standard_normal(variable.shape) + lift)
+    return model
+
+
+def layers_of(model):
+    named = {name: getattr(model, name) for _, names in NETWORKS[:3] for name in names}
+    return named | dict(zip(NETWORKS[3][1], model.critic.layers, strict=True))
+
+
+def weights_of(model):
+    """The reference's dictionary: float64 kernels and biases, and the logit of alpha."""
+    weights = {}
+    for name, layer in layers_of(model).items():
+        values = [variable.numpy().astype(np.float64) for variable in layer.weights]
+        weights[name] = values if len(values) == 2 else [*values, np.zeros(values[0].shape[1])]
+    return weights | {"alpha_logit": [np.array(float(model.alpha_logit))]}
+
+
+def set_weights(model, **kernels):
+    """Kernel and bias of some layers; a missing bias is zero."""
+    for name, values in kernels.items():
+        kernel, bias = values if isinstance(values, tuple) else (values, np.zeros(np.shape(values)[1]))
+        layers_of(model)[name].set_weights([kernel, bias] if layers_of(model)[name].use_bias else [kernel])
+
+
+def snapshot(model, networks):
+    names = [name for network, names in NETWORKS if network in networks for name in names]
+    values = [value for name in names for value in layers_of(model)[name].get_weights()]
+    return [*values, model.alpha_logit.numpy()] if "attention" in networks else values
+
+
+def same(before, after):
+    return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@dataclasses.dataclass
+class Batch:
+    """One batch, its noise, and the classes of the stage, as the reference takes them: scaled, in float64."""
+
+    config: ASPNConfig
+    inputs: np.ndarray
+    x: np.ndarray
+    labels: np.ndarray
+    classes: np.ndarray
+    seen: np.ndarray
+    critic_noise: np.ndarray
+    noise: np.ndarray
+    places: np.ndarray
+
+    @property
+    def s(self):
+        return self.classes[self.labels]
+
+
+def batch_for(model, benchmark):
+    generator = np.random.default_rng(3)
+    rows, config = generator.choice(benchmark.train, 6, replace=False), model.config
+    inputs, labels = benchmark.inputs[rows], benchmark.labels[rows]
+    embeddings, width = benchmark.class_embeddings, model.noise_dim
+    return Batch(
+        config,
+        inputs,
+        scaled(config.scaling, inputs, benchmark.inputs[benchmark.train]),
+        labels,
+        scaled(config.embedding_scaling, embeddings, embeddings[benchmark.seen_classes]),
+        benchmark.seen_classes,
+        generator.standard_normal((6, width)),
+        generator.standard_normal((6, width)),
+        generator.random((6, 1)),
+    )
+
+
+def step(model, batch):
+    """`train_step` with the batch's noise in place of drawn noise; returns the losses as floats."""
+    noises = iter([batch.critic_noise, batch.noise] if model.config.critic_weight else [batch.noise])
+    model.noise = lambda shape: tf.constant(next(noises), tf.float32)
+    model.uniform = lambda shape: tf.constant(batch.places, tf.float32)
+    model.reset_metrics()
+    losses = model.train_step((tf.constant(batch.inputs), tf.constant(batch.labels)))
+    assert next(noises, None) is None
+    return {name: float(loss) for name, loss in losses.items()}
+
+
+def expected_encode(weights, config, semantics, noise, context=None):
+    alpha = 1 / (1 + np.exp(-weights["alpha_logit"][0])) if config.attention else None
+    form, output = config.attention_axis, config.visual_activation
+    return reference.encode(weights, semantics, noise, alpha=alpha, form=form, output=output, context=context)
+
+
+def expected_prototypes(weights, config, classes, stage, noise=0.0):
+    """With one `noise` for all of them; they attend to all classes of the stage, or to one another."""
+    listed, width = stage if config.context == "fixed" else classes, weights["decoder_noise"][1].size
+    context = (listed, np.zeros((len(listed), width)))
+    return expected_encode(weights, config, classes, np.zeros((len(classes), width)) + noise, context)
+
+
+def expected_critic_loss(weights, batch):
+    """The loss of Eq. (4), and its penalty alone."""
+    fake = expected_encode(weights, batch.config, batch.s, batch.critic_noise)
+    losses = [
+        reference.critic_loss(weights, batch.x, fake, batch.s, batch.places, beta, batch.config.penalty)
+        for beta in (batch.config.beta, 0.0)
+    ]
+    return losses[0], (losses[0] - losses[1]) / batch.config.beta
+
+
+def expected_losses(weights, batch):
+    """L_V, L_S, L_pre, L_cls and E's side of L_D."""
+    config, x, s = batch.config, batch.x, batch.s
+    fake = expected_encode(weights, config, s, batch.noise)
+    inferred, inferred_noise = reference.decode(weights, x, config.semantic_activation)
+    s_cycle = reference.decode(weights, fake, config.semantic_activation)[0]
+    x_cycle = expected_encode(weights, config, inferred, inferred_noise)
+    considered = batch.seen if config.classes_in_loss == "seen" else np.arange(len(batch.classes))
+    prototypes = np.zeros((len(batch.classes), x.shape[1]))
+    prototypes[considered] = expected_prototypes(weights, config, batch.classes[considered], batch.classes)
+    return {
+        "visual_loss": reference.visual_loss(x, fake, config.reduction),
+        "semantic_loss": reference.semantic_loss(s, inferred, config.reduction),
+        "cycle_loss": reference.preservation_loss(s, s_cycle, x, x_cycle, config.reduction),
+        "class_loss": reference.class_loss(
+            x, fake, prototypes, batch.labels, considered, config.similarity, config.temperature
+        ),
+        "inferred": reference.inferred_class_loss(
+            inferred, batch.classes, batch.labels, considered, config.temperature
+        ),
+        "adversarial": reference.adversarial_loss(weights, fake, s),
+    }
+
+
+def expected_total(weights, batch):
+    losses, config = expected_losses(weights, batch), batch.config
+    return config.semantic_theta * losses["inferred"] + reference.total(
+        config.visual_weight * losses["visual_loss"],
+        config.semantic_weight * losses["semantic_loss"],
+        config.cycle_weight * losses["cycle_loss"],
+        losses["adversarial"],
+        losses["class_loss"],
+        config.theta,
+        config.critic_weight,
+    )
+
+
+def slopes(loss, array, places, width=1e-6):
+    """Central differences of `loss()` at some places of a float64 array."""
+    found = []
+    for place in places:
+        old, values = array[place], []
+        for value in (old + width, old - width):
+            array[place] = value
+            values.append(loss())
+        array[place] = old
+        found.append((values[0] - values[1]) / (2 * width))
+    return np.array(found)
+
+
+def some_places(array, count=8):
+    places = list(np.ndindex(array.shape))
+    return [places[i] for i in np.random.default_rng(array.size).permutation(len(places))[:count]]
+
+
+def assert_moved_down(before, after, weights, name, loss):
+    """SGD at rate 1 moved layer `name` by minus the slopes of `loss`, a function of `weights`."""
+    for part, array in enumerate(weights[name]):
+        if part == 1 and name in ("f", "g"):
+            continue  # no bias
+        places = some_places(array)
+        wanted = -slopes(loss, array, places)
+        got = np.array([after[name][part][place] - before[name][part][place] for place in places])
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-6, err_msg=f"{name} {part}")
+        if (name, part) != ("critic_out", 1):  # Eq. (4) is a difference of scores
+            assert np.abs(wanted).max() > 1e-4, f"{name} {part}: too flat for the comparison to mean anything"
+
+
+# The equations.
+
+
+@pytest.mark.parametrize("axis", ["row", "column"])
+@pytest.mark.parametrize("attention", [True, False])
+def test_the_encoder_is_equations_5_and_6(axis, attention):
+    benchmark = small()
+    model = made(benchmark, attention=attention, attention_axis=axis)
+    batch, weights = batch_for(model, benchmark), weights_of(model)
+    got = model.encode(*(tf.constant(array, tf.float32) for array in (batch.s, batch.noise)))
+    np.testing.assert_allclose(got, expected_encode(weights, model.config, batch.s, batch.noise), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["row", "column"])
+def test_the_weights_of_attention_sum_to_one(axis):
+    """E with identities around the attention, on one-hot rows, and alpha at one: it returns the map of Eq. (5)."""
+    model = made(small(classes=7, attributes=5, width=7), hidden=7, attention_axis=axis)
+    set_weights(model, hidden=np.eye(7), out=np.eye(7))
+    model.alpha_logit.assign(40.0)
+    one_hot = np.eye(7, dtype=np.float32)
+    got = model.encode(one_hot[:, :5], one_hot[:, 5:]).numpy()
+    weights = weights_of(model)
+    W = reference.attention_map(weights["f"][0], weights["g"][0], axis)
+    np.testing.assert_allclose(W.sum(1 if axis == "row" else 0), 1.0)
+    assert np.abs(W.sum(0 if axis == "row" else 1) - 1).max() > 0.1
+    np.testing.assert_allclose(got, W if axis == "row" else W.T, rtol=1e-5)
+    np.testing.assert_allclose(got.sum(1), 1.0, rtol=1e-5)  # Eq. (6) mixes: it never adds up
+
+
+def test_the_decoder_splits_embedding_and_noise():
+    benchmark = small()
+    for activation in ("linear", "relu"):
+        model = made(benchmark, semantic_activation=activation)
+        features = benchmark.inputs[:6]
+        wanted = reference.decode(weights_of(model), features.astype(np.float64), activation)
+        for one, other in zip(model.decode(tf.constant(features)), wanted, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        assert (wanted[1] < 0).any()  # noise is never clipped
+
+
+@pytest.mark.parametrize("decision", ["euclidean", "cosine", "dot"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_under_each_decision(name, decision):
+    benchmark = small()
+    model = made(benchmark, decision=decision, **CONFIGS[name])
+    batch, weights = batch_for(model, benchmark), weights_of(model)
+    built_in = expected_prototypes(weights, model.config, batch.classes, batch.classes)
+    inferred = reference.decode(weights, batch.x, model.config.semantic_activation)[0]
+    share = model.config.semantic_decision
+    wanted = reference.scores(batch.x, built_in, decision) + share * reference.scores(inferred, batch.classes, "cosine")
+    np.testing.assert_allclose(model(batch.inputs), wanted, rtol=1e-5, atol=1e-5)
+    new = np.random.default_rng(5).random((3, 3)).astype(np.float32)
+    embeddings = benchmark.class_embeddings[benchmark.seen_classes]
+    listed = scaled(model.config.embedding_scaling, new, embeddings)
+    wanted = reference.scores(batch.x, expected_prototypes(weights, model.config, listed, batch.classes), decision)
+    wanted += share * reference.scores(inferred, listed, "cosine")
+    np.testing.assert_allclose(model.score_classes(batch.inputs, new), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_prototypes_may_be_means_of_fixed_draws():
+    benchmark = small()
+    model = made(benchmark, prototype_draws=3)
+    weights, classes = weights_of(model), benchmark.class_embeddings
+    draws = [z.numpy() for z in model._prototype_noise()]
+    assert len(draws) == 3 and abs(np.std(draws) - 1) < 0.7
+    wanted = np.mean([expected_prototypes(weights, model.config, classes, classes, z) for z in draws], axis=0)
+    np.testing.assert_allclose(model.prototypes(classes), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(model.prototypes(classes), model.prototypes(classes))
+
+
+def test_pure_losses():
+    generator = np.random.default_rng(0)
+    real, fake = generator.standard_normal((2, 6, 1))
+    np.testing.assert_allclose(aspn.critic_loss(tf.constant(real), tf.constant(fake)), fake.mean() - real.mean())
+    scores, labels = 4 * generator.standard_normal((6, 5)), generator.integers(0, 5, 6)
+    np.testing.assert_allclose(
+        aspn.prototype_loss(tf.constant(scores), labels), reference.cross_entropy(scores, labels), rtol=1e-10
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_reported_losses_of_one_step(name):
+    benchmark = small()
+    model = made(benchmark, **CONFIGS[name])
+    batch, weights, config = batch_for(model, benchmark), weights_of(model), model.config
+    got, wanted = step(model, batch), expected_losses(weights, batch)
+    if config.critic_weight:
+        wanted["critic_loss"], wanted["penalty"] = expected_critic_loss(weights, batch)
+    weight_of = {"semantic_loss": config.semantic_weight, "cycle_loss": config.cycle_weight}
+    weight_of |= {"critic_loss": config.critic_weight, "penalty": config.critic_weight}
+    for loss in set(model.losses_reported) - {"alpha"}:
+        np.testing.assert_allclose(got[loss], wanted[loss] if weight_of.get(loss, 1) else 0, rtol=1e-5, err_msg=loss)
+    np.testing.assert_allclose(got["alpha"], tf.sigmoid(model.alpha_logit), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_of_encoder_and_decoder_follows_the_slope_of_equation_9(name):
+    benchmark = small()
+    model = made(benchmark, rates=(1.0, 0.1), **CONFIGS[name])
+    batch, before, config = batch_for(model, benchmark), weights_of(model), model.config
+    step(model, batch)
+    after, weights = weights_of(model), weights_of(model)
+    # The slope is taken where E and D were, under the critic that has already made its step.
+    weights |= {key: [part.copy() for part in before[key]] for key in before if not key.startswith("critic")}
+    layers = ["hidden", "out"]
+    layers += ["f", "g", "alpha_logit"] if config.attention else []
+    layers += ["decoder_hidden", "decoder_semantics"] if config.semantic_weight else []
+    layers += ["decoder_noise"] if config.cycle_weight else []
+    for layer in layers:
+        assert_moved_down(before, after, weights, layer, lambda: expected_total(weights, batch))
+
+
+@pytest.mark.parametrize("penalty", ["squared", "norm"])
+def test_a_step_of_the_critic_follows_the_slope_of_equation_4(penalty):
+    benchmark = small()
+    model = made(benchmark, rates=(0.0, 1.0), penalty=penalty)
+    batch, before, weights = batch_for(model, benchmark), weights_of(model), weights_of(model)
+    step(model, batch)
+    for layer in ("critic_hidden", "critic_out"):
+        assert_moved_down(before, weights_of(model), weights, layer, lambda: expected_critic_loss(weights, batch)[0])
+
+
+def test_critic_steps_repeat():
+    benchmark = small()
+    twice, once = (made(benchmark, rates=(0.0, 0.5), critic_steps=steps) for steps in (2, 1))
+    batch = batch_for(once, benchmark)
+    for model in (twice, once):
+        model.noise = lambda shape: tf.constant(batch.noise, tf.float32)
+        model.uniform = lambda shape: tf.constant(batch.places, tf.float32)
+    for model in (twice, once, once):
+        model.train_step((tf.constant(batch.inputs), tf.constant(batch.labels)))
+    for a, b in zip(snapshot(twice, ["critic"]), snapshot(once, ["critic"]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+# Attention.
+
+
+def test_alpha_near_zero_turns_attention_off_and_frees_rows_of_each_other():
+    benchmark = small()
+    model, plain = made(benchmark), made(benchmark, attention=False)
+    batch = batch_for(model, benchmark)
+    s, z = (tf.constant(array, tf.float32) for array in (batch.s, batch.noise))
+    together = model.encode(s, z).numpy()
+    assert np.abs(model.encode(s[1:], z[1:]) - together[1:]).max() > 1e-3  # with attention, company matters
+    model.alpha_logit.assign(-40.0)
+    together = model.encode(s, z).numpy()
+    np.testing.assert_allclose(together, plain.encode(s, z), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(model.encode(s[1:], z[1:]), together[1:], rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(model.encode(s[::-1], z[::-1]), together[::-1], rtol=1e-6, atol=1e-7)
+
+
+def test_alpha_starts_where_the_config_says():
+    model = ASPN.for_benchmark(small(), ASPNConfig(**SMALL | {"alpha": 0.9}))
+    np.testing.assert_allclose(tf.sigmoid(model.alpha_logit), 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["row", "column"])
+def test_in_context_of_the_candidates_a_prototype_depends_on_the_list(axis):
+    """As Eq. (5) has it; documented, so that nobody repairs it in silence."""
+    benchmark = small()
+    model = made(benchmark, context="candidates", attention_axis=axis)
+    classes = benchmark.class_embeddings
+    whole = model.prototypes(classes).numpy()
+    assert np.abs(model.prototypes(classes[:3]) - whole[:3]).max() > 1e-3
+    np.testing.assert_allclose(model.prototypes(classes[::-1]), whole[::-1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["row", "column"])
+def test_in_fixed_context_a_class_scores_the_same_in_any_list(axis):
+    benchmark = small()
+    model, classes = made(benchmark, attention_axis=axis), benchmark.class_embeddings
+    inputs, new = benchmark.inputs[:4], np.random.default_rng(5).random((2, 3)).astype(np.float32)
+    listed = np.concatenate([classes, new])
+    scores = model.score_classes(inputs, listed).numpy()
+    assert np.ptp(scores, axis=1).min() > 1e-2
+    order = np.random.default_rng(6).permutation(7)
+    same = {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(model(inputs), scores[:, :5], **same)  # built in, or given at call time
+    np.testing.assert_allclose(model.score_classes(inputs, listed[order]), scores[:, order], **same)
+    for c in range(7):
+        np.testing.assert_allclose(model.score_classes(inputs, listed[c : c + 1])[:, 0], scores[:, c], **same)
+
+
+# Cycle, critic and penalty.
+
+
+def toy_inverse(decoder):
+    """E multiplies [s ; z] by a positive matrix, D by `decoder` of that matrix; all of it within ReLU's linear part."""
+    benchmark = small(width=5)
+    model = made(benchmark, rates=(0.0, 0.0), hidden=5, attention=False)
+    generator = np.random.default_rng(1)
+    matrix = np.eye(5) + 0.2 * generator.random((5, 5))
+    inverse = decoder(matrix)
+    set_weights(model, hidden=np.eye(5), out=matrix, decoder_hidden=np.eye(5))
+    set_weights(model, decoder_semantics=inverse[:, :3], decoder_noise=inverse[:, 3:])
+    batch = batch_for(model, benchmark)
+    batch.inputs = (generator.random((6, 5)) @ matrix).astype(np.float32)
+    batch.noise = generator.random((6, 2))
+    return model, batch
+
+
+def test_a_decoder_that_inverts_the_encoder_has_no_cycle_loss():
+    model, batch = toy_inverse(np.linalg.inv)
+    losses = step(model, batch)
+    assert losses["cycle_loss"] < 1e-12
+    assert losses["visual_loss"] > 1e-2 and losses["semantic_loss"] > 1e-2  # the pairs themselves do not fit
+    model, batch = toy_inverse(lambda matrix: np.linalg.inv(matrix).T)
+    assert step(model, batch)["cycle_loss"] > 1e-3
+
+
+@pytest.mark.parametrize("form", ["squared", "norm"])
+def test_the_penalty_of_a_linear_critic(form):
+    generator = np.random.default_rng(0)
+    between, embeddings = (tf.constant(generator.standard_normal((6, width))) for width in (4, 3))
+    w = tf.Variable(generator.standard_normal((7, 1)))
+    with tf.GradientTape() as tape:
+        penalty = aspn.gradient_penalty(lambda pairs: tf.matmul(pairs, w), between, embeddings, form)
+    array = w.numpy()
+
+    def wanted():  # only the features' part of w: s is given
+        norm = np.linalg.norm(array[:4])
+        return (norm**2 - 1) ** 2 if form == "squared" else (norm - 1) ** 2
+
+    np.testing.assert_allclose(penalty, wanted(), rtol=1e-10)
+    places = list(np.ndindex(array.shape))
+    got = tf.reshape(tape.gradient(penalty, w), [-1])
+    np.testing.assert_allclose(got, slopes(wanted, array, places), rtol=1e-5, atol=1e-9)
+    assert not np.any(got[4:]) and np.all(got[:4])
+
+
+@pytest.mark.parametrize("form", ["squared", "norm"])
+def test_the_penalty_of_two_layers(form):
+    generator = np.random.default_rng(0)
+    between, embeddings = generator.standard_normal((6, 4)), generator.standard_normal((6, 3))
+    shapes = {"critic_hidden": [(7, 5), 5], "critic_out": [(5, 1), 1]}
+    weights = {name: [generator.standard_normal(shape) for shape in pair] for name, pair in shapes.items()}
+    variables = {name: [tf.Variable(array) for array in pair] for name, pair in weights.items()}
+
+    def critic(pairs):
+        (W, b), (v, c) = variables["critic_hidden"], variables["critic_out"]
+        return tf.matmul(tf.nn.relu(tf.matmul(pairs, W) + b), v) + c
+
+    with tf.GradientTape() as tape:
+        penalty = aspn.gradient_penalty(critic, tf.constant(between), tf.constant(embeddings), form)
+    kernels = variables["critic_hidden"][0], variables["critic_out"][0]
+
+    def wanted():
+        return reference.gradient_penalty(reference.critic_input_gradient(weights, between, embeddings), form)
+
+    np.testing.assert_allclose(penalty, wanted(), rtol=1e-10)
+    for name, gradient in zip(weights, tape.gradient(penalty, kernels), strict=True):
+        array = weights[name][0]
+        places = some_places(array, 12)
+        got = [gradient.numpy()[place] for place in places]
+        np.testing.assert_allclose(got, slopes(wanted, array, places), rtol=1e-5, atol=1e-7)
+
+
+def test_the_reference_has_the_gradient_of_its_own_critic():
+    generator = np.random.default_rng(0)
+    weights = weights_of(made())
+    x, s = generator.standard_normal((1, 7)), generator.standard_normal((1, 3))
+    got = reference.critic_input_gradient(weights, x, s)
+    wanted = slopes(lambda: reference.critic(weights, x, s)[0], x, list(np.ndindex(x.shape)))
+    np.testing.assert_allclose(got[0], wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ["squared", "norm"])
+def test_features_that_are_all_zero_have_finite_gradients(form):
+    model = made(penalty=form)
+    set_weights(model, critic_hidden=model.critic.layers[0].get_weights()[0], out=np.zeros((8, 7)))
+    batch = batch_for(model, small())
+    batch.inputs = np.zeros_like(batch.inputs)
+    with tf.GradientTape() as tape:
+        zeros = tf.zeros([6, 7]), tf.zeros([6, 3])
+        penalty = aspn.gradient_penalty(model.critic, *zeros, form)
+    np.testing.assert_allclose(penalty, 1.0, rtol=1e-5)  # no hidden unit of the critic is awake
+    for gradient in tape.gradient(penalty, model.critic.trainable_variables[::2]):
+        assert np.isfinite(gradient).all()
+    assert np.isfinite(list(step(model, batch).values())).all()
+    for weight in model.get_weights():
+        assert np.isfinite(weight).all()
+
+
+@pytest.mark.parametrize("moving", ["critic", "encoder and decoder"])
+def test_a_step_of_one_side_leaves_the_other_where_it_was(moving):
+    benchmark, others = small(), ["encoder", "attention", "decoder"]
+    model = made(benchmark, rates=(0.0, 1.0) if moving == "critic" else (1.0, 0.0))
+    before = snapshot(model, others), snapshot(model, ["critic"])
+    step(model, batch_for(model, benchmark))
+    after = snapshot(model, others), snapshot(model, ["critic"])
+    assert same(before[0], after[0]) == (moving == "critic")
+    assert same(before[1], after[1]) == (moving != "critic")
+
+
+def test_there_is_one_critic():
+    """Two would score the same pair differently: here E returns the real features exactly."""
+    benchmark = small()
+    model = made(benchmark)
+    batch = batch_for(model, benchmark)
+    batch.inputs = np.tile(np.arange(1, 8, dtype=np.float32), (6, 1))
+    set_weights(model, out=(np.zeros((8, 7)), batch.inputs[0]))
+    losses = step(model, batch)
+    np.testing.assert_allclose(losses["critic_loss"], model.config.beta * losses["penalty"], rtol=1e-5)
+    assert losses["penalty"] > 1e-2
+    assert sum(variable.path.startswith("critic") for variable in model.trainable_variables) == 4
+    assert not {v.path for v in model.generator_variables} & {v.path for v in model.critic.trainable_variables}
+
+
+@pytest.mark.parametrize("penalty", ["squared", "norm"])
+def test_200_steps_on_features_that_are_half_zeros(penalty):
+    benchmark = tiny()
+    inputs = np.maximum(benchmark.inputs, 0)
+    assert 0.3 < np.mean(inputs == 0) < 0.7
+    inputs[benchmark.train[:8]] = 0
+    config = ASPNConfig(hidden=24, attention_dim=4, critic_hidden=16, learning_rate=0.003, penalty=penalty)
+    model = ASPN.for_benchmark(dataclasses.replace(benchmark, inputs=inputs), config)
+    model.compile()
+    train_step = tf.function(model.train_step)
+    generator, losses = np.random.default_rng(0), []
+    for _ in range(200):
+        rows = generator.choice(benchmark.train, 16, replace=False)
+        model.reset_metrics()
+        losses.append(train_step((tf.constant(inputs[rows]), tf.constant(benchmark.labels[rows]))))
+    losses = {name: np.array([float(loss[name]) for loss in losses]) for name in losses[0]}
+    for name, values in losses.items():
+        assert np.isfinite(values).all(), name
+    assert np.isfinite(model(inputs[:5])).all()
+
+
+# Classes in the loss.
+
+
+@pytest.mark.parametrize("overrides", [{}, {"context": "candidates"}, {"attention": False}], ids=str)
+@pytest.mark.parametrize("classes", ["all", "seen"])
+def test_unseen_classes_are_in_the_loss_or_not_read_at_all(classes, overrides):
+    """An unseen class's embedding changes what a step learns with "all", and nothing at all with "seen"."""
+    ends, losses = [], []
+    for shift in (0.0, 0.3):
+        benchmark = small()
+        benchmark.class_embeddings[benchmark.unseen_classes[0], 1] += shift
+        model = made(benchmark, rates=(0.1, 0.1), classes_in_loss=classes, **overrides)
+        losses.append(step(model, batch_for(model, benchmark))["class_loss"])
+        ends.append(snapshot(model, ["encoder", "attention", "decoder", "critic"]))
+    assert (losses[0] == losses[1]) == (classes == "seen")
+    assert same(*ends) == (classes == "seen")
+
+
+@pytest.mark.parametrize("attention", [True, False])
+@pytest.mark.parametrize("classes", ["all", "seen"])
+def test_the_slope_of_the_class_loss_in_the_embeddings(classes, attention):
+    benchmark = small()
+    model = made(benchmark, classes_in_loss=classes, attention=attention)
+    model.report = lambda **losses: losses  # the tensors themselves
+    embeddings, batch, weights = model.class_embeddings.value, batch_for(model, benchmark), weights_of(model)
+    model.noise = lambda shape: tf.constant(batch.noise, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(embeddings)
+        losses = model.train_step((tf.constant(batch.inputs), tf.constant(batch.labels)))
+    got = np.array(tf.convert_to_tensor(tape.gradient(losses["class_loss"], embeddings)))
+    assert np.abs(got[benchmark.seen_classes]).max(axis=1).min() > 1e-3
+    if classes == "seen":
+        assert not got[benchmark.unseen_classes].any()
+        return
+    assert np.abs(got[benchmark.unseen_classes]).max(axis=1).min() > 1e-3
+    wanted = slopes(
+        lambda: expected_losses(weights, batch)["class_loss"], batch.classes, list(np.ndindex(batch.classes.shape))
+    )
+    np.testing.assert_allclose(got.ravel(), wanted, rtol=1e-5, atol=1e-6)
+
+
+# Replicas.
+
+REPLICATED = {
+    "row": {},
+    "column": {"attention_axis": "column"},
+    "several": {"critic_steps": 2, "penalty": "norm", "reduction": "sum", "classes_in_loss": "seen"},
+}
+
+
+def several_steps(strategy, overrides):
+    """A model after four steps; each replica has its part of the rows, and of the noise that belongs to them."""
+    generator, benchmark = np.random.default_rng(2), small()
+    rows = np.array([generator.choice(benchmark.train, 8, replace=False) for _ in range(4)])
+    with strategy.scope():
+        model = made(benchmark, rates=(0.02, 0.02), **overrides)
+
+    def part(array):
+        context = tf.distribute.get_replica_context()
+        share = array.shape[0] // context.num_replicas_in_sync
+        return tf.convert_to_tensor(array)[context.replica_id_in_sync_group * share :][:share]
+
+    noise, places = generator.standard_normal((8, 2)), generator.random((8, 1))
+    model.noise = lambda shape: part(noise.astype(np.float32))
+    model.uniform = lambda shape: part(places.astype(np.float32))
+
+    @tf.function
+    def train_step(inputs, labels):
+        strategy.run(lambda: model.train_step((part(inputs), part(labels))))
+
+    for batch in rows:
+        train_step(tf.constant(benchmark.inputs[batch]), tf.constant(benchmark.labels[batch]))
+    return model
+
+
+@pytest.fixture(scope="module")
+def on_two_replicas(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("replicas")
+    done = start("tests.models.test_aspn", folder / "weights.npz", cwd=folder).wait_for(120)
+    assert done.returncode == 0, done.err
+    with np.load(folder / "weights.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REPLICATED)
+def test_two_replicas_train_as_one(name, on_two_replicas):
+    one, before = several_steps(tf.distribute.get_strategy(), REPLICATED[name]), made()
+    for number, variable in enumerate(one.trainable_variables):
+        other = on_two_replicas[f"{name}/{number}"]
+        np.testing.assert_allclose(other, variable, rtol=0, atol=1e-5, err_msg=variable.path)
+    for network, _ in NETWORKS:  # otherwise the comparison could not fail
+        pairs = zip(snapshot(one, [network]), snapshot(before, [network]), strict=True)
+        assert max(np.abs(a - b).max() for a, b in pairs) > 1e-3, network
+
+
+# Signed features.
+
+
+def trained(benchmark, epochs, **overrides):
+    keras.utils.set_random_seed(0)
+    model = ASPN.for_benchmark(benchmark, ASPNConfig(**overrides))
+    model.compile()
+    run = Run(benchmark, tf.distribute.get_strategy(), lambda *_: Verdict({}, 0.0, {}), 0, epochs=epochs)
+    model.learn(run)
+    return model, run.history
+
+
+def test_centred_features_need_a_linear_output():
+    benchmark = tiny()
+    scale = {"scaling": "centred_l2", "theta": 0.0, **ASPN.ablations["baseline"]}
+    sizes = {"hidden": 32, "noise_dim": 2, "learning_rate": 0.01, "batch_size": 32}
+    losses = {}
+    for activation in ("relu", "linear"):
+        model, history = trained(benchmark, 15, visual_activation=activation, **scale, **sizes)
+        losses[activation] = history[-1]["visual_loss"]
+    features = model.scaling(benchmark.inputs[benchmark.train]).numpy()
+    labels = benchmark.labels[benchmark.train]
+    means = np.array([features[labels == c].mean(0) for c in benchmark.seen_classes])[labels]
+    best = {"relu": np.mean((features - np.maximum(means, 0)) ** 2), "linear": np.mean((features - means) ** 2)}
+    assert best["linear"] < 0.5 * best["relu"]
+    assert losses["relu"] > 0.98 * best["relu"]
+    assert losses["linear"] < (best["linear"] + best["relu"]) / 2
+
+
+def unseen_accuracy(model, benchmark):
+    """T: mean over unseen classes of the share of their pictures that are told from the other unseen ones."""
+    unseen, rows = benchmark.unseen_classes, benchmark.test_unseen
+    scores = model.score_classes(benchmark.inputs[rows], benchmark.class_embeddings[unseen])
+    right = unseen[np.argmax(scores, axis=1)] == benchmark.labels[rows]
+    return np.mean([right[benchmark.labels[rows] == c].mean() for c in unseen])
+
+
+@pytest.mark.slow
+def test_features_rotated_to_their_principal_axes_are_learned_as_well(tmp_path):
+    benchmark = benchmarks.load("shapes", tmp_path, "tune", "features")
+    inputs = np.asarray(benchmark.inputs, np.float64)
+    mean = inputs[benchmark.train].mean(0)
+    axes = np.linalg.svd(inputs[benchmark.train] - mean, full_matrices=False)[2]
+    rotated = dataclasses.replace(benchmark, inputs=((inputs - mean) @ axes.T).astype(np.float32))
+    assert 0.4 < np.mean(rotated.inputs < 0) < 0.6
+    config = {"hidden": 256, "attention_dim": 16, "critic_hidden": 64, "alpha": 0.1, "learning_rate": 0.001}
+    config |= {"scaling": "centred_l2", "visual_activation": "linear", "similarity": "cosine", "decision": "cosine"}
+    models = [(trained(data, 12, temperature=20.0, **config)[0], data) for data in (benchmark, rotated)]
+    plain, turned = (unseen_accuracy(*pair) for pair in models)
+    assert plain > 2 / len(benchmark.unseen_classes)
+    assert turned > 0.9 * plain
+
+
+# Divergence.
+
+
+@pytest.mark.parametrize("side", ["optimizer", "critic_optimizer"])
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(side, tmp_path):
+    benchmark, path = tiny(), tmp_path / "seed0-final.npz"
+    sizes = {"hidden": 24, "attention_dim": 4, "critic_hidden": 8, "batch_size": 32}  # 4 steps an epoch
+
+    def run(epochs, *callbacks):
+        model = ASPN.for_benchmark(benchmark, ASPNConfig(**sizes))
+        model.compile()
+        strategy, judge = tf.distribute.get_strategy(), lambda *_: Verdict({}, 0.0, {})
+        return model, Run(benchmark, strategy, judge, 0, path, epochs, callbacks)
+
+    def absurd(epoch, logs=None):
+        if epoch == 2:
+            getattr(model, side).learning_rate = 1e30
+
+    model, diverging = run(4, keras.callbacks.LambdaCallback(on_epoch_begin=absurd))
+    with pytest.raises(Diverged) as caught:
+        model.learn(diverging)
+    sentence = r"(\w+) is not a finite number at step (\d+); the last good checkpoint is (.*)"
+    found = re.fullmatch(sentence, str(caught.value))
+    assert found and found[1] in model.losses_reported and found[3] == str(path)
+    assert found[2] in ("9", "10")  # epoch 3 begins at 9
+    model, resumed = run(3)
+    model.learn(resumed)
+    assert [state["epoch"] for state in resumed.history] == [1, 2, 3]
+    assert resumed.history[:2] == diverging.history
+    for weight in model.get_weights():
+        assert np.isfinite(weight).all()
+
+
+def test_an_absurd_learning_rate_stops_at_once(tmp_path):
+    benchmark = tiny()
+    config = ASPNConfig(hidden=24, attention_dim=4, critic_hidden=8, batch_size=32, learning_rate=1e30)
+    model = ASPN.for_benchmark(benchmark, config)
+    model.compile()
+    judge = lambda *_: Verdict({}, 0.0, {})  # noqa: E731
+    run = Run(benchmark, tf.distribute.get_strategy(), judge, 0, tmp_path / "seed0-final.npz")
+    with pytest.raises(Diverged, match=r"is not a finite number at step [12]; no checkpoint yet"):
+        model.learn(run)
+    assert not list(tmp_path.iterdir())
+
+
+# Config, ablations, sizes.
+
+
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("attention_axis", "row, column"),
+        ("context", "fixed, candidates"),
+        ("penalty", "squared, norm"),
+        ("reduction", "mean, sum"),
+        ("similarity", "dot, cosine, euclidean"),
+        ("decision", "dot, cosine, euclidean"),
+        ("classes_in_loss", "all, seen"),
+    ],
+)
+def test_a_choice_that_does_not_exist_is_a_sentence(name, wanted):
+    with pytest.raises(ValueError) as caught:
+        ASPNConfig(**{name: "none"})
+    assert str(caught.value) == f"{name}: got 'none'; wanted one of {wanted}"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5])
+def test_alpha_lies_between_zero_and_one(alpha):
+    with pytest.raises(ValueError) as caught:
+        ASPNConfig(alpha=alpha)
+    assert str(caught.value) == f"alpha: got {alpha}; wanted a number between 0 and 1"
+
+
+@pytest.mark.parametrize("name", ASPN.ablations)
+def test_each_ablation_trains_its_own_parts(name):
+    """That the baseline follows theta L_cls + L_V alone is among the slopes of Eq. (9) above."""
+    benchmark = small()
+    model = made(benchmark, rates=(0.1, 0.1), **ASPN.ablations[name])
+    trained = {
+        "baseline": ["encoder"],
+        "spn": ["encoder", "decoder", "critic"],
+        "aspn": ["encoder", "decoder", "critic", "attention"],
+    }[name]
+    before = {network: snapshot(model, [network]) for network, _ in NETWORKS}
+    wanted = sum(len(values) for network, values in before.items() if network in trained)
+    assert len(model.trainable_variables) == wanted
+    step(model, batch_for(model, benchmark))
+    for network, values in before.items():
+        moved = [not np.array_equal(a, b) for a, b in zip(values, snapshot(model, [network]), strict=True)]
+        if network in trained:
+            assert sum(moved) >= len(moved) - (network == "critic"), network  # the critic's last bias cancels
+        else:
+            assert not any(moved), network
+
+
+@pytest.mark.parametrize("name", ASPN.ablations)
+def test_each_ablation_holds_on_top_of_any_config(name):
+    """The inference of embeddings classifies too here: the baseline has none to do it with."""
+    benchmark = small()
+    model = made(benchmark, **{"semantic_theta": 0.5, "semantic_decision": 0.5, **ASPN.ablations[name]})
+    batch = batch_for(model, benchmark)
+    assert np.isfinite(list(step(model, batch).values())).all()
+    before = model(batch.inputs).numpy()
+    set_weights(model, decoder_semantics=np.ones((8, 3)))
+    assert np.array_equal(model(batch.inputs), before) == (name == "baseline")
+
+
+def test_dropout_is_of_training_alone():
+    benchmark = small()
+    model = made(benchmark, dropout=0.25, attention=False)
+    batch = batch_for(model, benchmark)
+    s, z = (tf.constant(array, tf.float32) for array in (batch.s, batch.noise))
+    drawn = np.random.default_rng(0).random((6, 8))
+    model.uniform = lambda shape: tf.constant(drawn, tf.float32)
+    h = reference.hidden(weights_of(model), batch.s, batch.noise) * (drawn >= 0.25) / 0.75
+    wanted = np.maximum(reference.dense(h, *weights_of(model)["out"]), 0)
+    np.testing.assert_allclose(model.encode(s, z, training=True), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.encode(s, z), expected_encode(weights_of(model), model.config, batch.s, batch.noise), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_the_sizes_of_awa_have_the_parameters_of_table_2():
+    model = ASPN(ASPNConfig(), (2048,), np.zeros((50, 85), np.float32), np.arange(50) < 40)
+    assert model.noise_dim == 85  # |z|: the paper is silent
+    count = {network: sum(layers_of(model)[name].count_params() for name in names) for network, names in NETWORKS}
+    assert count == {"encoder": 3_996_248, "attention": 810_000, "decoder": 3_994_370, "critic": 2_562_001}
+    assert sum(v.numpy().size for v in model.trainable_variables) == sum(count.values()) + 1  # and alpha
+    # 13.9 M in the paper: the predecessor's code has a critic for real pairs and another for generated ones.
+    assert round((sum(count.values()) + count["critic"]) / 1e6, 3) == 13.925
+
+
+if __name__ == "__main__":
+    (out,) = sys.argv[1:]
+    mirrored = strategies.get_strategy("mirrored", 2)
+    learned = {name: several_steps(mirrored, overrides) for name, overrides in REPLICATED.items()}
+    np.savez(
+        out,
+        **{
+            f"{name}/{number}": variable.numpy()
+            for name, model in learned.items()
+            for number, variable in enumerate(model.trainable_variables)
+        },
+    )
