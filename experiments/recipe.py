@@ -150,7 +150,7 @@ def result(experiment, finished, yardstick, seconds):
         "paper_rule": None,
         "gamma": [one.choice.gamma for one in finished],
         "state": [one.history[one.choice.state] for one in finished],
-        "unseen_embeddings_in_training": MODELS[experiment.model].unseen_embeddings_in_training,
+        "unseen_embeddings_in_training": MODELS[experiment.model].reads_unseen_embeddings(experiment.config),
         "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},
         "config": dataclasses.asdict(experiment.config),
         "data": dataclasses.asdict(experiment.data),

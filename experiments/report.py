@@ -70,7 +70,7 @@ def _shape(shape):
 
 
 def _row(label, cells, width=_WIDTH):
-    return f"{label:<{width}}" + "".join(f"{cell:>10}" for cell in cells)
+    return (f"{label:<{width}}" + "".join(f"{cell:>10}" for cell in cells)).rstrip()
 
 
 def _means(label, columns, width=_WIDTH):

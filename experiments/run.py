@@ -14,6 +14,7 @@ import pathlib
 import re
 import shutil
 import sys
+import textwrap
 
 import keras
 from absl import app, flags
@@ -91,7 +92,7 @@ def main(argv):
             here = out / name if len(names) > 1 else out
             options = strategy, here, FLAGS.jit, FLAGS.deterministic
             experiment = recipe.Experiment(FLAGS.model, configs[name], data, *options)
-            say(f"{name or FLAGS.model}: {settings_text(configs[name])}")
+            say(textwrap.fill(f"{name or FLAGS.model}: {settings_text(configs[name])}", 118, subsequent_indent="  "))
             seconds, finished = recipe.timer(), []
             for seed in range(FLAGS.seeds or model.default_seeds):
                 choice = recipe.fixed(experiment, seed) if FLAGS.select == "fixed" else recipe.select(experiment, seed)
@@ -170,7 +171,8 @@ def _opened(out, identity):
     try:
         try:
             out.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(identity, indent=2) + "\n")
+            if not before:
+                path.write_text(json.dumps(identity, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"--out: {out}: {error.strerror}; wanted a folder that can be written") from None
         yield

@@ -106,6 +106,10 @@ class Run:
                 for name, loss in losses.items():
                     if not np.isfinite(loss):  # XLA leaves out the check of each step
                         raise self._diverged(name, f"in epoch {epoch + 1}")
+                # A loss is that before its step: the last step of an epoch shows in the weights alone.
+                for variable in model.trainable_variables:
+                    if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                        raise self._diverged(variable.path, f"at the end of epoch {epoch + 1}")
                 logs = self.score(model, {"epoch": epoch + 1, **losses})
                 bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
                 # Callbacks are told the epoch already; ModelCheckpoint fails on hearing it twice.

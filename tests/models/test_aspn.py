@@ -34,7 +34,7 @@ SMALL = {
 }
 # What the comparisons with the reference run through: every choice at least once.
 CONFIGS = {
-    "as printed": {},
+    "default": {},
     "column": {"attention_axis": "column"},
     "candidates": {"context": "candidates", "classes_in_loss": "seen", "similarity": "euclidean", "temperature": 0.3},
     "spn": {**ASPN.ablations["spn"], "classes_in_loss": "seen", "visual_activation": "linear"},
@@ -758,6 +758,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(side, t
     assert resumed.history[:2] == diverging.history
     for weight in model.get_weights():
         assert np.isfinite(weight).all()
+
+
+def test_weights_that_are_no_numbers_are_never_the_last_good_checkpoint(tmp_path):
+    """One step an epoch: its losses are those before the step, and still good when it breaks the weights."""
+    benchmark, path = tiny(), tmp_path / "seed0-final.npz"
+    sizes = {"hidden": 24, "critic_hidden": 8, "batch_size": 128, "attention": False}
+    model = ASPN.for_benchmark(benchmark, ASPNConfig(**sizes))
+    model.compile()
+
+    def absurd(epoch, logs=None):
+        if epoch == 2:
+            model.optimizer.learning_rate = float("nan")
+
+    strategy, judge = tf.distribute.get_strategy(), lambda *_: Verdict({}, 0.0, {})
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=absurd)
+    with pytest.raises(Diverged):
+        model.learn(Run(benchmark, strategy, judge, 0, path, 5, [callback]))
+    with np.load(path) as file:
+        broken = [name for name in file.files if name.startswith("model/") and np.isnan(file[name]).any()]
+    assert not broken
 
 
 def test_an_absurd_learning_rate_stops_at_once(tmp_path):

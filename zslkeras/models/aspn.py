@@ -11,7 +11,8 @@ with the nearest prototype.
 Deviations, each a field of the config with the printed form at hand:
 - L_V, L_S and L_pre are means over all elements. The paper prints sums over rows of squared norms; with sums, L_V is
   two thousand times L_cls (the predecessor's released code takes means too).
-- Eq. (5) divides by a sum over i, a column softmax, where the text and Fig. 2 say row softmax: `attention_axis`.
+- Eq. (5) divides by a sum over i, the rows of f, and Eq. (6) sums over the same i, where the text and Fig. 2 say row
+  softmax: `attention_axis`. Either way a feature becomes a weighted mean of others; f and g change places.
 - Attention depends on who else is in the list. Training looks within the batch as printed; prototypes look at the
   classes of the stage with z = 0, so that a class scores the same in any list: `context`.
 """
@@ -22,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.layers import FeatureScaling, l2_normalize
+from zslkeras.layers import SCALINGS, FeatureScaling, Whitening, l2_normalize
 from zslkeras.models.base import ZeroShotModel
 
 
@@ -50,7 +51,9 @@ class ASPNConfig:
     penalty: str = "squared"  # (|g|^2 - 1)^2 as printed below Eq. (4), or "norm", (|g| - 1)^2 as usual
     reduction: str = "mean"  # of the regressions, or "sum" over elements as printed
     scaling: str = "minmax"  # of the features, as the family of feature-generating methods does; see layers.SCALINGS
+    whitening: float = 0.0  # shrinkage of layers.Whitening on top of it; 0 is none
     embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
+    hidden_activation: str = "relu"  # Sec. 4.1; "linear" leaves E a map of low rank
     # ReLU fits features that are never negative, as minmax makes them; centred ones need "linear".
     visual_activation: str = "relu"
     semantic_activation: str = "linear"  # sentence embeddings are negative in half their places
@@ -77,28 +80,33 @@ class ASPNConfig:
             "similarity": tuple(_SIMILARITIES),
             "decision": tuple(_SIMILARITIES),
             "classes_in_loss": ("all", "seen"),
+            "scaling": SCALINGS,
+            "embedding_scaling": SCALINGS,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha: got {self.alpha}; wanted a number between 0 and 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout: got {self.dropout}; wanted at least 0 and less than 1")
+        for name in ("hidden", "critic_hidden", "attention_dim", "critic_steps", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
 
 
-def attend(queries, keys, values, axis):
-    """Category attention, Eq. (5-6): t = W h with W a softmax of f(h) g(h)'.
+def attend(queries, keys, values):
+    """Category attention, Eq. (5-6): each row's t is a mean of the rows looked at, weighted by a softmax over them.
 
     Args:
-        queries: [b, d], f of the rows that look.
-        keys: [c, d], g of the rows looked at.
+        queries: [b, d], of the rows that look.
+        keys: [c, d], of the rows looked at.
         values: [c, hidden], those rows.
-        axis: "row", where each looking row's weights sum to one, or "column", where each row looked at is shared out.
 
     Returns:
         [b, hidden].
     """
-    weights = tf.nn.softmax(tf.matmul(queries, keys, transpose_b=True), axis=1 if axis == "row" else 0)
-    return tf.matmul(weights, values)
+    return tf.matmul(tf.nn.softmax(tf.matmul(queries, keys, transpose_b=True), axis=1), values)
 
 
 def critic_loss(real_scores, fake_scores):
@@ -143,10 +151,15 @@ class ASPN(ZeroShotModel):
     """Prototypes from a generator that has to preserve semantics."""
 
     Config = ASPNConfig
-    # Eq. (8) sums over all classes of the stage, so training reads the embeddings of unseen ones.
-    unseen_embeddings_in_training = True
     ablations = {
-        "baseline": {"semantic_weight": 0.0, "cycle_weight": 0.0, "critic_weight": 0.0, "attention": False},
+        "baseline": {
+            "semantic_weight": 0.0,
+            "semantic_theta": 0.0,
+            "semantic_decision": 0.0,
+            "cycle_weight": 0.0,
+            "critic_weight": 0.0,
+            "attention": False,
+        },
         "spn": {"attention": False},
         "aspn": {},
     }
@@ -157,8 +170,9 @@ class ASPN(ZeroShotModel):
         (width,), semantics = input_shape, class_embeddings.shape[1]
         self.noise_dim = semantics if config.noise_dim is None else config.noise_dim
         self.scaling = FeatureScaling(width, name="scaling")
+        self.whitening = Whitening(width, name="whitening") if config.whitening > 0 else None
         self.embedding_scaling = FeatureScaling(semantics, name="embedding_scaling")
-        self.hidden = _dense(semantics + self.noise_dim, config.hidden, "relu", "encoder_hidden")
+        self.hidden = _dense(semantics + self.noise_dim, config.hidden, config.hidden_activation, "encoder_hidden")
         self.out = _dense(config.hidden, width, config.visual_activation, "encoder_out")
         self.f = _dense(config.hidden, config.attention_dim, None, "attention_f", use_bias=False)
         self.g = _dense(config.hidden, config.attention_dim, None, "attention_g", use_bias=False)
@@ -179,13 +193,21 @@ class ASPN(ZeroShotModel):
         )
         self.f.trainable = self.g.trainable = config.attention
         self.critic.trainable = config.critic_weight > 0
-        uses_decoder = config.semantic_weight > 0 or config.cycle_weight > 0
+        uses_decoder = max(config.semantic_weight, config.semantic_theta, config.cycle_weight) > 0
         for layer in (self.decoder_hidden, self.decoder_semantics):
             layer.trainable = uses_decoder
         self.decoder_noise.trainable = config.cycle_weight > 0
 
+    @classmethod
+    def reads_unseen_embeddings(cls, config):
+        return config.classes_in_loss == "all"  # Eq. (8) sums over them, and prototypes attend to them
+
     def adapt(self, benchmark):
-        self.scaling.fit(self.config.scaling, benchmark.take, benchmark.train)
+        rows = benchmark.train
+        self.scaling.fit(self.config.scaling, benchmark.take, rows)
+        if self.whitening is not None:
+            scaled = lambda rows: self.scaling(np.asarray(benchmark.take(rows), np.float32))  # noqa: E731
+            self.whitening.fit(scaled, rows, benchmark.labels[rows], self.config.whitening)
         embeddings = benchmark.class_embeddings
         self.embedding_scaling.fit(
             self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
@@ -218,7 +240,8 @@ class ASPN(ZeroShotModel):
             hidden *= kept / (1 - self.config.dropout)
         if self.config.attention:
             context = self._gather(hidden) if context is None else context
-            mixed = attend(self.f(hidden), self.g(context), context, self.config.attention_axis)  # Eq. (5)
+            ours, theirs = (self.f, self.g) if self.config.attention_axis == "row" else (self.g, self.f)
+            mixed = attend(ours(hidden), theirs(context), context)  # Eq. (5)
             alpha = tf.sigmoid(self.alpha_logit)
             hidden = alpha * mixed + (1 - alpha) * hidden  # Eq. (6)
         return self.out(hidden)
@@ -231,7 +254,7 @@ class ASPN(ZeroShotModel):
     def prototypes(self, class_embeddings):
         """[K, D] of any K classes."""
         classes = self.embedding_scaling(class_embeddings)
-        known = self.embedding_scaling(self.class_embeddings.value)
+        known = self.embedding_scaling(self._known_classes())
         listed = known if self.config.context == "fixed" else classes
         context = self.hidden(tf.concat([listed, tf.zeros([tf.shape(listed)[0], self.noise_dim])], 1))
         draws = self._prototype_noise()
@@ -241,7 +264,7 @@ class ASPN(ZeroShotModel):
     def train_step(self, data):
         inputs, labels = data
         config = self.config
-        features = self.scaling(tf.cast(inputs, self.compute_dtype))  # x
+        features = self._features(inputs)  # x
         embeddings = self.embedding_scaling(tf.gather(self.class_embeddings.value, labels))  # s
         critic = penalty = semantic = cycle = tf.constant(0.0)  # for the ablations that leave them out
         if config.critic_weight > 0:
@@ -252,7 +275,7 @@ class ASPN(ZeroShotModel):
         with tf.GradientTape() as tape:
             fake = self.encode(embeddings, z, training=True)  # x_hat
             visual = self._regression(features, fake)  # L_V, Eq. (1)
-            if config.semantic_weight > 0 or config.cycle_weight > 0:
+            if max(config.semantic_weight, config.semantic_theta, config.cycle_weight) > 0:
                 inferred, inferred_noise = self.decode(features)  # s_hat, z_hat
                 semantic = self._regression(embeddings, inferred)  # L_S, Eq. (2)
             if config.cycle_weight > 0:
@@ -298,17 +321,26 @@ class ASPN(ZeroShotModel):
     def _training_classes(self, labels):
         """The embeddings of the classes that Eq. (8) sums over, and the place of each label among them."""
         if self.config.classes_in_loss == "all":
-            return self.class_embeddings.value, labels
+            return self._known_classes(), labels
         place = tf.cast(tf.cumsum(self.seen_mask.value), labels.dtype) - 1
-        return tf.boolean_mask(self.class_embeddings.value, self.seen_mask.value > 0), tf.gather(place, labels)
+        return self._known_classes(), tf.gather(place, labels)
+
+    def _known_classes(self):
+        """The embeddings that training may read: of all classes of the stage, or of the seen ones."""
+        embeddings = self.class_embeddings.value
+        return embeddings if self.config.classes_in_loss == "all" else embeddings[self.seen_mask.value > 0]
 
     def score_classes(self, inputs, class_embeddings):
-        features = self.scaling(tf.cast(inputs, self.compute_dtype))
+        features = self._features(inputs)
         scores = _SIMILARITIES[self.config.decision](features, self.prototypes(class_embeddings))
         if self.config.semantic_decision > 0:
             inferred, _ = self.decode(features)
             scores += self.config.semantic_decision * _cosine(inferred, self.embedding_scaling(class_embeddings))
         return scores
+
+    def _features(self, inputs):
+        features = self.scaling(tf.cast(inputs, self.compute_dtype))
+        return features if self.whitening is None else self.whitening(features)
 
     def _prototype_noise(self):
         """The z of prototypes: zero, or fixed draws, so that scoring is a function."""

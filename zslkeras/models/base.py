@@ -20,14 +20,12 @@ class ZeroShotModel(keras.Model):
         ablations: the paper's ablation rows, name -> config overrides.
         default_seeds: how many seeds a result is the mean of unless told otherwise.
         losses_reported: the names that `report` takes.
-        unseen_embeddings_in_training: whether training reads the embeddings of unseen classes (class-transductive).
     """
 
     Config = None
     eats = "features"
     ablations = {}
     default_seeds = 3
-    unseen_embeddings_in_training = False
     losses_reported = ()
 
     def __init_subclass__(cls, **kwargs):
@@ -79,6 +77,12 @@ class ZeroShotModel(keras.Model):
         )
         model.adapt(benchmark)
         return model
+
+    @classmethod
+    def reads_unseen_embeddings(cls, config):
+        """Whether training reads the embeddings of unseen classes (class-transductive); results say so."""
+        del config
+        return False
 
     def adapt(self, benchmark):
         """Fits what is fitted and not trained, on training rows only. Nothing in the base."""

@@ -31,6 +31,14 @@ class ESZSLConfig:
     gammas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
     lambdas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 
+    def __post_init__(self):
+        for kind in self.scalings:
+            if kind not in SCALINGS:
+                raise ValueError(f"scalings: got {kind!r}; wanted some of {', '.join(SCALINGS)}")
+        for name in ("gammas", "lambdas"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted positive numbers")
+
 
 class ESZSL(ZeroShotModel):
     """Closed form; `learn` walks through the settings instead of epochs."""
