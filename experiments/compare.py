@@ -7,7 +7,6 @@ pooled. The published test classes are not opened.
 
 import json
 import pathlib
-import sys
 
 import numpy as np
 from absl import flags
@@ -48,7 +47,7 @@ def main(argv):
         name: [[evaluation.numbers(*one) for one in by_fold[fold]] for fold in folds] for name, by_fold in runs.items()
     }
     result = {"folds": list(folds), "numbers": numbers, "first": first, "versus": comparisons}
-    recipe.replace(out / "compare.json", json.dumps(result, indent=2) + "\n")
+    recipe.replace_text(out / "compare.json", json.dumps(result, indent=2) + "\n")
 
 
 def _runs(name, data, out, folds):
@@ -57,7 +56,8 @@ def _runs(name, data, out, folds):
     if name == recipe.BASELINE:
         model, config, seeds = recipe.BASELINE, MODELS[recipe.BASELINE].Config(), 1
     else:
-        model, config = FLAGS.model, run.config_from_flags(MODELS[FLAGS.model], name)
+        model, benchmark = FLAGS.model, data.load("tune", MODELS[FLAGS.model].eats)
+        config = run.config_from_flags(MODELS[model], benchmark, name)
         seeds = FLAGS.seeds or MODELS[FLAGS.model].default_seeds
     experiment = recipe.Experiment(model, config, data, strategy, out, FLAGS.jit, FLAGS.deterministic, logs=False)
     return {fold: [recipe.validated(experiment, seed, fold) for seed in range(seeds)] for fold in folds}
@@ -72,4 +72,4 @@ def _table(runs):
 
 
 if __name__ == "__main__":
-    sys.exit(run.guarded(main))
+    run.guarded(main)

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import zslkeras
 from experiments.papers import PAPERS
-from zslkeras import batches, benchmarks, evaluation, plots, strategies, training, uncertainty
+from zslkeras import atomic, batches, benchmarks, evaluation, plots, strategies, training, uncertainty
 from zslkeras.models import MODELS
 
 BASELINE = "eszsl"
@@ -139,7 +139,7 @@ def result(experiment, finished, yardstick, seconds):
     return {
         "model": experiment.model,
         "dataset": experiment.data.name,
-        "features": experiment.data.options.get("features"),
+        "features": benchmark.features,
         "seeds": [one.choice.seed for one in finished],
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
@@ -304,8 +304,8 @@ def write_result(out, result, finished):
             rows += [{"seed": one.choice.seed, "stage": stage, **row} for row in history]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [",".join(columns), *(",".join(str(row.get(key, "")) for key in columns) for row in rows)]
-    _replace(out / "history.csv", "\n".join(lines) + "\n")
-    _replace(out / "result.json", json.dumps(_finite(result), indent=2) + "\n")
+    replace_text(out / "history.csv", "\n".join(lines) + "\n")
+    replace_text(out / "result.json", json.dumps(_finite(result), indent=2) + "\n")
 
 
 def write_plots(experiment, finished, yardstick):
@@ -336,10 +336,10 @@ def _finite(value):
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _replace(path, text):
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+def replace_text(path, text):
+    """Writes a file of text, whole or not at all."""
+    with atomic.replacing(path) as draft:
+        draft.write_text(text)
 
 
 def timer():

@@ -46,9 +46,13 @@ def table(result, ablation=None):
     if _percent(selected["U"]["mean"]) == "-":
         lines.append("No unseen class has a test picture: nothing can be said of T, U, H and AUSUC.")
     if result["versus_baseline"] and not itself:
-        lines += ["", "against ESZSL, paired by class"]
-        lines += [_versus(metric, entry) for metric, entry in result["versus_baseline"].items()]
+        lines += ["", "against ESZSL, paired by class", paired(result["versus_baseline"])]
     return "\n".join(lines)
+
+
+def paired(comparison):
+    """A line a metric: the difference, its interval over classes, and the classes won and lost."""
+    return "\n".join(_versus(metric, entry) for metric, entry in comparison.items())
 
 
 def summary(results):

@@ -72,16 +72,16 @@ def main(argv):
             raise InputError(f"--{name} is missing; {FLAGS[name].help}")
     if FLAGS.model not in MODELS:
         raise InputError(f"--model: got {FLAGS.model!r}; wanted one of {', '.join(MODELS)}")
-    model, data = MODELS[FLAGS.model], _data()
+    model, data = MODELS[FLAGS.model], data_from_flags()
     names = list(model.ablations) if FLAGS.ablation == "all" else [FLAGS.ablation]
     if not names:
         raise InputError(f"--ablation: got all; {FLAGS.model} has none")
-    configs = {name: _config(model, name) for name in names}
-    if FLAGS.select == "fixed" and not hasattr(configs[names[0]], "epochs"):
-        raise InputError(f"--select: got fixed; {FLAGS.model} has no epochs to fix and needs val")
     keras.config.set_dtype_policy(FLAGS.precision)
     strategy = strategies.get_strategy(FLAGS.strategy, FLAGS.replicas)
     benchmark = data.load("tune", model.eats)  # wrong data is found before anything is written
+    configs = {name: config_from_flags(model, benchmark, name) for name in names}
+    if FLAGS.select == "fixed" and not hasattr(configs[names[0]], "epochs"):
+        raise InputError(f"--select: got fixed; {FLAGS.model} has no epochs to fix and needs val")
     chief = strategies.is_chief(strategy)
     say = print if chief else (lambda *_: None)
     say(report.heading(FLAGS.model, benchmark))
@@ -115,14 +115,16 @@ def _conclude(out, trained):
     print(report.summary(results) if len(results) > 1 else "", report.LEGEND, f"written: {out}", sep="\n")
 
 
-def _data():
+def data_from_flags():
+    """The data that the flags name."""
     options = {name: FLAGS[name].value for name in _DATA_FLAGS if FLAGS[name].value is not None}
     if FLAGS.normalize:
         options["normalize"] = FLAGS.normalize == "true"
     return recipe.Data(FLAGS.dataset, FLAGS.data_root, options)
 
 
-def _config(model, ablation):
+def config_from_flags(model, benchmark, ablation):
+    """The config of `model` for a benchmark, with what --config, --epochs, --batch_size and --set say."""
     overrides = {name: FLAGS[name].value for name in ("epochs", "batch_size") if FLAGS[name].value is not None}
     for setting in FLAGS.set:
         key, equals, value = setting.partition("=")
@@ -130,7 +132,7 @@ def _config(model, ablation):
             raise InputError(f"--set: got {setting!r}; wanted key=value")
         overrides[key] = value
     base = _config_file(FLAGS.config) if FLAGS.config else {}
-    return config_for(model, FLAGS.model, FLAGS.dataset.lower(), FLAGS.features, ablation, overrides, base)
+    return config_for(model, FLAGS.model, benchmark.name, benchmark.features, ablation, overrides, base)
 
 
 def _config_file(path):
@@ -200,7 +202,7 @@ def _next_out(dataset):
     return taken[max(0, free - 1)] if FLAGS.resume else taken[free]
 
 
-def run():
+def guarded(main):
     """`main` with the exits that the project promises: 2 for wrong input, 1 for a training that failed."""
     try:
         app.run(main, flags_parser=_parse)
@@ -231,6 +233,10 @@ def _exit(error, code):
     if FLAGS.is_parsed() and FLAGS.strategy == "multiworker":
         os._exit(code)  # TensorFlow's own exit would wait for the workers that are gone
     sys.exit(code)
+
+
+def run():
+    guarded(main)
 
 
 if __name__ == "__main__":

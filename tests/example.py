@@ -53,15 +53,15 @@ class Example(ZeroShotModel):
         self.optimizer.build(self.trainable_variables)
 
     def prototypes(self, embeddings, training=False):
-        return l2_normalize(self.out(self.norm(self.hidden(embeddings), training=training)))
+        return tf.cast(l2_normalize(self.out(self.norm(self.hidden(embeddings), training=training))), tf.float32)
 
     def score_classes(self, inputs, class_embeddings):
-        features = l2_normalize(self.scaling(tf.cast(inputs, self.compute_dtype)))
+        features = l2_normalize(self.scaling(tf.cast(inputs, tf.float32)))
         return tf.matmul(features, self.prototypes(class_embeddings), transpose_b=True)
 
     def train_step(self, data):
         inputs, labels = data
-        features = l2_normalize(self.scaling(tf.cast(inputs, self.compute_dtype)))
+        features = l2_normalize(self.scaling(tf.cast(inputs, tf.float32)))
         features += self.config.noise_weight * self.noise(tf.shape(features))
         context = tf.distribute.get_replica_context()
         with tf.GradientTape() as tape:

@@ -11,13 +11,14 @@ PATHS = [path for package in ("zslkeras", "experiments", "tuning") for path in s
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PATHS}
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
-EVERYBODY_MAY = ("zslkeras.errors", "zslkeras.version", "zslkeras.progress")
+EVERYBODY_MAY = ("zslkeras.errors", "zslkeras.version", "zslkeras.progress", "zslkeras.atomic")
 # What a module may import of this project besides. A module that is not named here goes by "its.package.*".
 MAY_IMPORT = {
     "zslkeras": ("zslkeras.benchmarks", "zslkeras.models"),
     "zslkeras.errors": (),
     "zslkeras.version": (),
     "zslkeras.progress": (),
+    "zslkeras.atomic": (),
     "zslkeras.benchmarks": ("zslkeras.benchmarks.*",),
     "zslkeras.benchmarks.*": ("zslkeras.benchmarks.*",),
     "zslkeras.images": ("zslkeras.images.*",),

@@ -247,3 +247,21 @@ def test_two_replicas_train_as_one_and_draw_apart(name, tmp_path):
     moved = [np.abs(a - b).max() for a, b in zip(one.trainable_variables, before.trainable_variables, strict=True)]
     assert max(moved) > 1e-3  # otherwise the comparison could not fail
     assert (TINY[name].noisy is not None) == bool((losses[:, :1] != losses[:, 1:]).any() if losses.size else False)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_mixed_precision_trains_and_scores_nearly_the_same(name):
+    benchmark = benchmark_for(name)
+    whole = made(name)
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        model = made(name)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for variable, value in zip(model.variables, whole.variables, strict=True):
+        variable.assign(value)
+    rows = benchmark.train[:50]
+    scores, wanted = (np.asarray(m(benchmark.take(rows)), np.float32) for m in (model, whole))
+    np.testing.assert_allclose(scores, wanted, rtol=0, atol=0.05 * np.abs(wanted).max() + 1e-6)
+    history = learn(model, benchmark, epochs=1)
+    assert all(np.isfinite(value) for value in history[0].values() if isinstance(value, float))

@@ -24,8 +24,8 @@ class FeatureScaling(keras.layers.Layer):
     shifted by "standard" and "minmax".
     """
 
-    def __init__(self, width, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, width, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)  # whatever the model computes in: small differences are its subject
         self.width = width
         # All kinds are one formula: norm_after((norm_before(x) - shift) * factor), so one layer can hold any of them.
         self.norm_before = self._state("norm_before", (), "zeros")
@@ -71,8 +71,8 @@ class Whitening(keras.layers.Layer):
     becomes that of a linear discriminant. Any square root would do: cosines and distances do not see rotations.
     """
 
-    def __init__(self, width, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, width, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
         self.width = width
         self.matrix = self.add_weight(shape=(width, width), initializer="identity", trainable=False, name="matrix")
         self.built = True

@@ -6,14 +6,14 @@ the epochs are driven here; callbacks, optimizers and `train_step` are Keras' ow
 
 import dataclasses
 import json
-import os
 import re
+import zipfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import batches, strategies
+from zslkeras import atomic, batches, strategies
 from zslkeras.errors import InputError
 from zslkeras.progress import Progress
 
@@ -89,7 +89,7 @@ class Run:
         callbacks.on_train_begin()
         if self._saved:
             self._restore_callbacks()  # only now: on_train_begin sets them back to their start
-        with Progress(self.title, epochs * steps, first * steps) as bar:
+        with self.progress(epochs * steps, first * steps) as bar:
             for epoch in range(first, epochs):
                 model.reset_metrics()
                 callbacks.on_epoch_begin(epoch)
@@ -119,6 +119,10 @@ class Run:
                 if self.path and strategies.is_chief(strategy):
                     self._write(model)
         callbacks.on_train_end()
+
+    def progress(self, total, done=0):
+        """The line that tells how far this run is."""
+        return Progress(self.title, total, done)
 
     def score(self, model, logs):
         """Has one state judged and keeps it if it is the best; returns all logs of it."""
@@ -159,17 +163,20 @@ class Run:
                 for name, values in _array_lists(callback).items():
                     arrays |= {f"callback{number}/{name}/{i:04d}": value for i, value in enumerate(values)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with open(temporary, "wb") as file:
+        with atomic.replacing(self.path) as draft, open(draft, "wb") as file:
             np.savez(file, **arrays)
-        os.replace(temporary, self.path)
+        if self.finished:
+            atomic.sweep(self.path)
 
     def _read(self):
         if not self.path.exists():
             return None
-        with np.load(self.path, allow_pickle=False) as file:
-            saved = {name: file[name] for name in file.files}
-        saved["state"] = json.loads(saved["state"].tobytes())
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                saved = {name: file[name] for name in file.files}
+            saved["state"] = json.loads(saved["state"].tobytes())
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{self.path}: damaged ({error}); delete it, and its stage is trained again") from None
         return saved
 
     def _restore_history(self):

@@ -38,6 +38,7 @@ class Benchmark:
         validation_classes: the published validation classes (ids among the seen), or None.
         stage: one of STAGES.
         finite: True if the inputs are known to hold no NaN or infinity; else `take` checks each batch.
+        features: the name of the extractor that made the inputs; None for pictures as they are.
         notes: sentences the user should read once (what was drawn, what was skipped).
     """
 
@@ -58,6 +59,7 @@ class Benchmark:
     validation_classes: np.ndarray | None = None
     stage: str = "final"
     finite: bool = False
+    features: str | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -138,6 +140,8 @@ class Benchmark:
         used = np.sort(np.concatenate([getattr(self, field) for field in _ROW_SETS]))
         if sum(array.nbytes for array in self._arrays) > 2**30:
             used = used[np.linspace(0, len(used) - 1, 256).astype(int)]
+        if self.attribute_vectors is not None:
+            hasher.update(np.ascontiguousarray(self.attribute_vectors).tobytes())
         for array in self._arrays:
             hasher.update(repr((array.shape, array.dtype.str)).encode())
             for start in range(0, len(used), 1024):

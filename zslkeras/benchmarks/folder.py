@@ -67,7 +67,7 @@ def read(
     train, test_seen, test_unseen = _split(labels, unseen_classes, seed)
 
     # The rows are those of whatever holds the inputs, so that a map file is never copied to be reordered.
-    arrays, finite, order, rows, chosen = _inputs(folder, inputs, features, pictures)
+    arrays, finite, order, rows, features, chosen = _inputs(folder, inputs, features, pictures)
     row_labels = np.full(rows, -1, np.int32)
     row_labels[order] = labels
     vectors = None if attribute_vectors is None else files.read_matrix(attribute_vectors, embeddings.shape[1])
@@ -87,6 +87,7 @@ def read(
         attribute_names=attribute_names,
         attribute_vectors=vectors,
         finite=finite,
+        features=features,
         notes=tuple(note for note in (*notes, drawn, chosen) if note),
     )
 
@@ -238,16 +239,16 @@ def _split(labels, unseen_classes, seed):
 
 
 def _inputs(folder, kind, features, pictures):
-    """The inputs, whether they are finite, the row of each picture in them, how many rows they have, and a note."""
+    """The inputs, whether they are finite, the row of each picture in them, how many rows, their extractor, a note."""
     count, same, note = len(pictures), np.arange(len(pictures)), None
     if kind == "images":
         for picture in pictures:
             _check_header(folder / picture)
-        return np.array([str(folder / picture) for picture in pictures]), True, same, count, None
+        return np.array([str(folder / picture) for picture in pictures]), True, same, count, None, None
     if features != FILTERS:
         features, note = files.choose_features(folder, kind, features)
     if features == FILTERS:
-        return _filtered(folder, kind, pictures), True, same, count, None
+        return _filtered(folder, kind, pictures), True, same, count, FILTERS, None
     missing = [path for path in files.inputs_files(folder, kind, features or "NAME") if not path.is_file()]
     rows_file = files.rows_file(folder, features)
     if missing or rows_file is None:
@@ -263,7 +264,7 @@ def _inputs(folder, kind, features, pictures):
         got = f"image_files lacks {len(absent)} of {count} pictures of {folder}, first {absent[0]}"
         raise InputError(f"{rows_file}: {got}; wanted all of them: make the features again")
     arrays, finite = files.read_inputs(folder, kind, features, len(recorded))
-    return arrays, finite, np.array([rows[picture] for picture in pictures]), len(recorded), note
+    return arrays, finite, np.array([rows[picture] for picture in pictures]), len(recorded), features, note
 
 
 def _filtered(folder, kind, pictures):

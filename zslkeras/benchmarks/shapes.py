@@ -14,12 +14,11 @@ rounds correctly (+ - * /, sqrt, min, max, floor), and sines are taken once a pi
 """
 
 import itertools
-import os
 import pathlib
-import uuid
 
 import numpy as np
 
+from zslkeras import atomic
 from zslkeras.benchmarks import filters
 from zslkeras.benchmarks.benchmark import Benchmark
 from zslkeras.errors import InputError
@@ -99,6 +98,7 @@ def read(name, root, inputs, *, draw=0):
         attribute_names=ATTRIBUTES,
         attribute_vectors=_attribute_vectors(),
         validation_classes=np.flatnonzero(roles == "validation"),
+        features=None if inputs == "images" else "filters",
         finite=True,  # every filter's answer lies in 0..1
     )
 
@@ -329,7 +329,8 @@ def _stored(root, draw, inputs):
             folder.mkdir(parents=True, exist_ok=True)  # before the work, so that an unwritable root costs no time
             arrays = _draw(draw) if inputs == "images" else _filter(_stored(root, draw, "images")[0], inputs)
             for path, array in zip(paths, arrays, strict=True):
-                _write(path, array)
+                with atomic.replacing(path) as draft, open(draft, "wb") as file:
+                    np.save(file, array, allow_pickle=False)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{folder}: cannot be written ({reason}); wanted a data root to write to") from error
@@ -347,17 +348,6 @@ def _filter(pictures, inputs):
         return [filters.pooled(pictures)]
     answers = filters.levels(pictures) if inputs == "levels" else [filters.maps(pictures)]
     return [answer.astype(np.float16) for answer in answers]
-
-
-def _write(path, array):
-    # Under a name of its own first: a killed run leaves no half file, and of two runs at once either may win.
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(draft, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _open(path):

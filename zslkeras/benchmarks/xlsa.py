@@ -99,6 +99,7 @@ def read(
         attribute_vectors=vectors,
         validation_classes=validation,
         finite=finite,
+        features=None if inputs == "images" else features,
         notes=tuple(sentence for sentence in (note, doubt) if sentence),
     )
 

@@ -187,7 +187,7 @@ class ASPN(ZeroShotModel):
             [
                 keras.Input((width + semantics,)),
                 keras.layers.Dense(config.critic_hidden, activation="relu"),
-                keras.layers.Dense(1),
+                keras.layers.Dense(1, dtype="float32"),
             ],
             name="critic",
         )
@@ -242,14 +242,14 @@ class ASPN(ZeroShotModel):
             context = self._gather(hidden) if context is None else context
             ours, theirs = (self.f, self.g) if self.config.attention_axis == "row" else (self.g, self.f)
             mixed = attend(ours(hidden), theirs(context), context)  # Eq. (5)
-            alpha = tf.sigmoid(self.alpha_logit)
+            alpha = tf.cast(tf.sigmoid(self.alpha_logit), hidden.dtype)
             hidden = alpha * mixed + (1 - alpha) * hidden  # Eq. (6)
-        return self.out(hidden)
+        return tf.cast(self.out(hidden), tf.float32)  # losses are float32 whatever the layers compute in
 
     def decode(self, features):
         """D(x): the inferred embedding and noise."""
         hidden = self.decoder_hidden(features)
-        return self.decoder_semantics(hidden), self.decoder_noise(hidden)
+        return tf.cast(self.decoder_semantics(hidden), tf.float32), tf.cast(self.decoder_noise(hidden), tf.float32)
 
     def prototypes(self, class_embeddings):
         """[K, D] of any K classes."""
@@ -339,7 +339,7 @@ class ASPN(ZeroShotModel):
         return scores
 
     def _features(self, inputs):
-        features = self.scaling(tf.cast(inputs, self.compute_dtype))
+        features = self.scaling(tf.cast(inputs, tf.float32))
         return features if self.whitening is None else self.whitening(features)
 
     def _prototype_noise(self):

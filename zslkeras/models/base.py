@@ -98,11 +98,11 @@ class ZeroShotModel(keras.Model):
 
     def noise(self, shape):
         """Standard normal draws, different at every call and on every replica, the same in a run of the same seed."""
-        return tf.random.stateless_normal(shape, self._next_seed(), dtype=self.compute_dtype)
+        return tf.random.stateless_normal(shape, self._next_seed())
 
     def uniform(self, shape):
         """Draws from 0..1, otherwise as `noise`."""
-        return tf.random.stateless_uniform(shape, self._next_seed(), dtype=self.compute_dtype)
+        return tf.random.stateless_uniform(shape, self._next_seed())
 
     def report(self, **losses):
         """Feeds one mean a loss and returns the means so far; a loss that is not finite stops the run by its name."""

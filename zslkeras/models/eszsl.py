@@ -63,14 +63,17 @@ class ESZSL(ZeroShotModel):
         rank = self.from_rank.shape[0]
         singular, right = singular[:rank], right[:rank]
         self.from_rank.assign(right)
-        for kind in config.scalings:
-            self.scaling.fit(kind, benchmark.take, benchmark.train)
-            gram, cross = self._moments(benchmark, seen @ right.T)
-            for gamma in config.gammas:
-                solved = tf.linalg.cholesky_solve(tf.linalg.cholesky(gram + gamma * np.eye(len(gram))), cross).numpy()
-                for lambda_ in config.lambdas:
-                    self.to_rank.assign(solved / (singular**2 + lambda_))
-                    run.score(self, {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_})
+        with run.progress(len(config.scalings) * len(config.gammas) * len(config.lambdas)) as bar:
+            for kind in config.scalings:
+                self.scaling.fit(kind, benchmark.take, benchmark.train)
+                gram, cross = self._moments(benchmark, seen @ right.T)
+                for gamma in config.gammas:
+                    root = tf.linalg.cholesky(gram + gamma * np.eye(len(gram)))
+                    solved = tf.linalg.cholesky_solve(root, cross).numpy()
+                    for lambda_ in config.lambdas:
+                        self.to_rank.assign(solved / (singular**2 + lambda_))
+                        run.score(self, {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_})
+                        bar.advance()
 
     def score_classes(self, inputs, class_embeddings):
         features = self.scaling(tf.cast(inputs, self.compute_dtype))
