@@ -180,7 +180,7 @@ def test_the_screen(two_seeds):
     out = two_seeds[0].out
     for words in (
         "example on flo: chosen on ",
-        "example on flo: 2 seeds, percent",
+        "example on flo, res101: 2 seeds, percent",
         "\nselected on validation ",
         "best on test, as papers report",
         "ESZSL, selected on validation",
@@ -240,7 +240,7 @@ def test_every_ablation_has_a_folder_and_a_table(run, tmp_path):
     assert [result_of(out / name)["config"]["noise_weight"] for name in Example.ablations] == [0.0, 0.1]
     assert {result_of(out / name)["config"]["hidden"] for name in Example.ablations} == {16}
     for name in Example.ablations:
-        assert ran.out.count(f"example ({name}) on flo: 1 seed, percent") == 1
+        assert ran.out.count(f"example ({name}) on flo, res101: 1 seed, percent") == 1
     tail = ran.out.partition("all rows, percent")[2]
     assert "\nfull " in tail and "\nnoisy " in tail
 
