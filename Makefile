@@ -7,7 +7,7 @@ DATA ?= data
 .PHONY: demo test lint format bench clean
 
 demo: $(VENV)/ready
-	$(BIN)/python -m experiments.run --model eszsl --dataset shapes --data_root $(DATA) --seeds 1
+	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

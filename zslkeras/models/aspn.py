@@ -53,7 +53,7 @@ class ASPNConfig:
     scaling: str = "minmax"  # of the features, as the family of feature-generating methods does; see layers.SCALINGS
     whitening: float = 0.0  # shrinkage of layers.Whitening on top of it; 0 is none
     embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
-    hidden_activation: str = "relu"  # Sec. 4.1; "linear" leaves E a map of low rank
+    hidden_activation: str = "relu"  # of E and D, Sec. 4.1; with few classes "linear" generalises better
     # ReLU fits features that are never negative, as minmax makes them; centred ones need "linear".
     visual_activation: str = "relu"
     semantic_activation: str = "linear"  # sentence embeddings are negative in half their places
@@ -180,7 +180,7 @@ class ASPN(ZeroShotModel):
         self.alpha_logit = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(share), trainable=config.attention, name="alpha_logit"
         )
-        self.decoder_hidden = _dense(width, config.hidden, "relu", "decoder_hidden")
+        self.decoder_hidden = _dense(width, config.hidden, config.hidden_activation, "decoder_hidden")
         self.decoder_semantics = _dense(config.hidden, semantics, config.semantic_activation, "decoder_semantics")
         self.decoder_noise = _dense(config.hidden, self.noise_dim, None, "decoder_noise")
         self.critic = keras.Sequential(
