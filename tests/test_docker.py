@@ -1,5 +1,6 @@
 """The images are not built by the tests (that needs a Docker engine); what their files name has to exist."""
 
+import copy
 import json
 import pathlib
 import re
@@ -44,9 +45,7 @@ def test_the_command_parses(path):
     comments = [line for line in path.read_text().splitlines() if line.startswith("# docker run")]
     assert command[:3] == ["python", "-m", "experiments.run"]
     for arguments in (command[3:], *(shlex.split(line.split("zslkeras:")[1])[1:] for line in comments)):
-        values = flags.FLAGS  # the flags of `run`, parsed without touching its state
-        parsed = flags.FlagValues()
-        parsed.append_flag_values(values)
+        parsed = copy.deepcopy(flags.FLAGS)  # those of `run`, whose state other tests rely on
         parsed(["run", *arguments])
         assert parsed["model"].value in MODELS
     assert run.main
