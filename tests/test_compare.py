@@ -1,0 +1,51 @@
+"""Claims on validation classes, through the real command."""
+
+import json
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def compare(command, tiny_root, tmp_path):
+    def run(*args):
+        data = ["--dataset", "flo", "--data_root", tiny_root, "--out", tmp_path / "claim"]
+        return command("experiments.compare", *data, *args)
+
+    return run
+
+
+def test_rows_are_compared_paired_on_several_folds(compare, tmp_path):
+    args = ["--model", "eszsl", "--rows", "standard,none,eszsl", "--folds", "2", "--seeds", "1"]
+    done = compare(*args)
+    assert done.returncode == 0, done.err
+    assert "standard against none, paired by class, 2 folds pooled" in done.out
+    result = json.loads((tmp_path / "claim/compare.json").read_text())
+    assert result["folds"] == [1, 2] and set(result["versus"]) == {"none", "eszsl"}
+    means = {row: np.mean([one["T"] for fold in folds for one in fold]) for row, folds in result["numbers"].items()}
+    # Every fold has as many validation classes as any other, so the pooled mean is the mean of the folds.
+    difference = result["versus"]["none"]["T"]["difference"]
+    assert difference == pytest.approx(means["standard"] - means["none"], abs=1e-9)
+    assert result["versus"]["none"]["T"]["classes"] == 2 * 4
+    # Nothing but stage tune was trained, and nothing is trained twice.
+    trained = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "claim").rglob("*.npz")}
+    assert set(trained) == {"seed0-tune-fold1.npz", "seed0-tune-fold2.npz"}
+    again = compare(*args)
+    assert again.out == done.out
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "claim").rglob("*.npz")} == trained
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--model", "eszsl", "--rows", "standard,nothing"), ("--rows: got 'nothing'", "minmax")),
+        (("--model", "eszsl", "--rows", "standard"), ("two or more --rows",)),
+        (("--model", "nothing", "--rows", "standard,none"), ("--rows: got 'standard'",)),
+    ],
+)
+def test_wrong_rows_are_one_sentence(compare, tmp_path, args, words):
+    wrong = compare(*args)
+    assert wrong.returncode == 2
+    assert wrong.err.startswith("error: ") and wrong.err.count("\n") == 1
+    assert all(word in wrong.err for word in words)
+    assert not (tmp_path / "claim").exists()
