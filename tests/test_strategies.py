@@ -4,11 +4,14 @@ import json
 import signal
 import socket
 import time
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.conftest import start
+from zslkeras.strategies import is_chief
 
 RUN = ["--model", "example", "--dataset", "flo", "--seeds", "1", "--epochs", "3", "--set", "optimizer=sgd"]
 TOLERANCE = 1e-5
@@ -112,10 +115,33 @@ def test_a_missing_worker_is_named(tiny_root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config", ["", "{", "[]", '{"cluster": {}}', '{"cluster": {"worker": ["nohost"]}, "task": {"type": "worker"}}']
+    "config",
+    [
+        "",
+        "{",
+        "[]",
+        '{"cluster": {}}',
+        '{"cluster": {"worker": ["nohost"]}, "task": {"type": "worker"}}',
+        '{"cluster": {"worker": ["127.0.0.1:5000"]}, "task": {"type": "worker", "index": 7}}',
+    ],
 )
 def test_a_wrong_tf_config_is_one_sentence(config, tiny_root, command):
     args = [*RUN, "--strategy", "multiworker", "--data_root", tiny_root]
     wrong = command("tests.drive", "--die", "never", *args, TF_CONFIG=config)
     assert wrong.returncode == 2
     assert wrong.err.startswith("error: TF_CONFIG: got") and wrong.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("jobs", "task", "leads"),
+    [
+        (("worker",), ("worker", 0), True),
+        (("worker",), ("worker", 1), False),
+        (("chief", "worker"), ("chief", 0), True),
+        (("chief", "worker"), ("worker", 0), False),
+    ],
+)
+def test_one_process_alone_writes(jobs, task, leads):
+    spec = tf.train.ClusterSpec({job: ["a:1", "b:2"] for job in jobs})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type=task[0], task_id=task[1])
+    assert is_chief(types.SimpleNamespace(cluster_resolver=resolver)) is leads

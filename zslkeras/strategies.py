@@ -58,10 +58,10 @@ def get_strategy(name="default", replicas=None):
 def is_chief(strategy):
     """True in the one process that writes files."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or (resolver.task_type, resolver.task_id) in _CHIEFS
-
-
-_CHIEFS = (("chief", 0), ("worker", 0))
+    if resolver is None or not resolver.task_type:
+        return True
+    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"  # worker 0 leads where no job is named so
+    return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
 def _devices(gpus, replicas):
@@ -80,13 +80,14 @@ def _multiworker():
         workers = [*config["cluster"].get("chief", []), *config["cluster"]["worker"]]
         task = config["task"]
         me = task["index"] + (len(config["cluster"].get("chief", [])) if task["type"] == "worker" else 0)
+        own = _address(workers[me])
         peers = {f"worker {i} ({address})": _address(address) for i, address in enumerate(workers) if i != me}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise InputError(
             f"TF_CONFIG: got {os.environ.get('TF_CONFIG')!r} ({type(error).__name__}: {error}); wanted JSON such as "
             '{"cluster": {"worker": ["host1:5000", "host2:5000"]}, "task": {"type": "worker", "index": 0}}'
         ) from None
-    _meet(_address(workers[me]), peers)
+    _meet(own, peers)
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
