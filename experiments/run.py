@@ -22,6 +22,7 @@ from absl import app, flags
 import zslkeras
 from experiments import recipe, report
 from experiments.configs import config_for, settings_text
+from experiments.describe import describe
 from zslkeras import strategies
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError
@@ -59,6 +60,7 @@ flags.DEFINE_string("ablation", None, "a row of the paper's ablation table, or a
 flags.DEFINE_string("config", None, "JSON file of settings, such as the result.json of a former run")
 flags.DEFINE_bool("resume", False, "go on with a run that was killed")
 flags.DEFINE_multi_string("set", [], "key=value of the model's config; repeat for more")
+flags.DEFINE_bool("describe", False, "print the parts of --model and what they cost at the field's sizes, and end")
 flags.DEFINE_string("out", None, "where results go; runs/MODEL-DATASET if not given")
 
 _DATA_FLAGS = ("features", "splits", "images", "classes", "unseen", "attribute_vectors", "negatives", "draw")
@@ -67,11 +69,14 @@ _DATA_FLAGS = ("features", "splits", "images", "classes", "unseen", "attribute_v
 def main(argv):
     if len(argv) > 1:
         raise InputError(f"got {argv[1]!r}; every argument is a flag, as in --model eszsl")
-    for name in ("model", "dataset"):
+    for name in ("model",) if FLAGS.describe else ("model", "dataset"):
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing; {FLAGS[name].help}")
     if FLAGS.model not in MODELS:
         raise InputError(f"--model: got {FLAGS.model!r}; wanted one of {', '.join(MODELS)}")
+    if FLAGS.describe:
+        print(describe(MODELS[FLAGS.model], FLAGS.model))
+        return
     model, data = MODELS[FLAGS.model], data_from_flags()
     names = list(model.ablations) if FLAGS.ablation == "all" else [FLAGS.ablation]
     if not names:

@@ -38,6 +38,7 @@ MAY_IMPORT = {
     "experiments": (),
     "experiments.configs": (),
     "experiments.papers": (),
+    "experiments.describe": ("experiments.configs", "zslkeras.benchmarks"),
     "experiments.report": ("zslkeras.evaluation",),
     "experiments.recipe": (
         "experiments.papers",
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     ),
     "experiments.run": (
         "experiments.configs",
+        "experiments.describe",
         "experiments.recipe",
         "experiments.report",
         "zslkeras",
@@ -63,7 +65,7 @@ MAY_IMPORT = {
         "zslkeras.strategies",
         "zslkeras.training",
     ),
-    "experiments.benchmark": ("zslkeras.*",),  # times the parts one by one
+    "experiments.benchmark": ("experiments.describe", "zslkeras.*"),  # times the parts one by one
     "experiments.compare": (
         "experiments.recipe",
         "experiments.report",
@@ -73,7 +75,14 @@ MAY_IMPORT = {
         "zslkeras.strategies",
         "zslkeras.uncertainty",
     ),
-    "experiments.prepare": ("zslkeras.benchmarks", "zslkeras.images*"),
+    "experiments.archives": (),
+    "experiments.unpack": (),
+    "experiments.download": (
+        "experiments.archives",
+        "experiments.unpack",
+        "zslkeras.benchmarks.files",  # how JSON is read
+    ),
+    "experiments.prepare": ("experiments.download", "zslkeras.benchmarks", "zslkeras.images*"),
     "experiments.export": ("zslkeras.export", "zslkeras.images*"),
     "experiments.predict": ("zslkeras.export", "zslkeras.images*"),
     "tuning": (),

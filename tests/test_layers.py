@@ -26,6 +26,8 @@ def scaled(kind, rows, train):
         if kind == "centred_l2":
             row = row - np.mean(unit, axis=0)
             row = row / max(np.linalg.norm(row), 1e-12)
+        if kind == "centred":
+            row = (row - train.mean(axis=0)) / np.sqrt(train.var(axis=0).sum())
         if kind in ("standard", "minmax"):
             row = np.array([(x - m) / (s if s > 0 else 1) for x, m, s in zip(row, shift, spread, strict=True)])
         result.append(row)
@@ -94,7 +96,7 @@ def test_half_precision_inputs_are_scaled_in_single(kind):
 
 
 def test_an_unknown_scaling_is_named():
-    with pytest.raises(ValueError, match="scaling: got 'l3'; wanted one of none, l2, centred_l2, standard, minmax"):
+    with pytest.raises(ValueError, match="scaling: got 'l3'; wanted one of none, l2, centred, centred_l2, standard, minmax"):
         FeatureScaling(16).fit("l3", tiny().take, tiny().train)
 
 

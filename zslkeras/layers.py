@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SCALINGS = ("none", "l2", "centred_l2", "standard", "minmax")
+SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax")
 _NORM_FLOOR = 1e-12  # shorter rows count as zero
 _ROWS = 4096  # rows read at a time while fitting
 
@@ -19,7 +19,8 @@ def l2_normalize(vectors):
 class FeatureScaling(keras.layers.Layer):
     """Scales pooled features; fitted on training rows, and saved and exported with the model.
 
-    Kinds: "none"; "l2", rows of unit norm; "centred_l2", unit norm, minus the training mean, unit norm again;
+    Kinds: "none"; "l2", rows of unit norm; "centred", minus the training mean, then one factor for all, so that rows
+    have a norm of one in the root mean square; "centred_l2", unit norm, minus the training mean, unit norm again;
     "standard", zero mean and unit variance; "minmax", training rows in 0..1. A feature without spread is only
     shifted by "standard" and "minmax".
     """
@@ -40,11 +41,13 @@ class FeatureScaling(keras.layers.Layer):
             raise ValueError(f"scaling: got {kind!r}; wanted one of {', '.join(SCALINGS)}")
         centred, unit = kind == "centred_l2", kind in ("l2", "centred_l2")
         shift, factor = np.zeros(self.width), np.ones(self.width)
-        if kind in ("centred_l2", "standard"):
+        if kind in ("centred", "centred_l2", "standard"):
             shift = sum(part.sum(0) for part in _parts(take, rows, unit)) / len(rows)
-        if kind == "standard":
             spread = sum(((part - shift) ** 2).sum(0) for part in _parts(take, rows, unit))
+        if kind == "standard":
             factor = _inverse(np.sqrt(spread / len(rows)), shift)
+        if kind == "centred":
+            factor = np.full(self.width, _inverse(np.sqrt(spread.sum() / len(rows)), np.linalg.norm(shift)))
         if kind == "minmax":
             shift = np.min([part.min(0) for part in _parts(take, rows, unit)], axis=0)
             top = np.max([part.max(0) for part in _parts(take, rows, unit)], axis=0)
