@@ -12,6 +12,7 @@ from PIL import Image
 
 from zslkeras.benchmarks import filters, folder, load
 from zslkeras.errors import InputError
+from zslkeras.images import decode
 
 NAMES = ("ant", "bee", "cat", "dog", "elk")  # elk has a row but no pictures
 COUNTS = {"ant": 6, "bee": 5, "cat": 10, "dog": 1}
@@ -200,11 +201,12 @@ def test_the_filter_bank(pets, kind, monkeypatch):
     monkeypatch.setattr(folder, "_CHUNK", 5)
     benchmark = read(pets, kind, features="filters")
     pictures = read(pets).inputs
-    pixels = []
-    for path in pictures:
+    pixels = decode.load(pictures, 64, crop=False)
+    for path, shown in zip(pictures, pixels, strict=True):
         with Image.open(path) as image:
-            pixels.append(np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)))
-    expected = {"features": filters.pooled, "maps": filters.maps, "levels": filters.levels}[kind](np.stack(pixels))
+            wanted = image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR)
+        np.testing.assert_allclose(shown, np.asarray(wanted, float), atol=1)
+    expected = {"features": filters.pooled, "maps": filters.maps, "levels": filters.levels}[kind](pixels)
     taken = benchmark.take(np.arange(len(pictures)))
     if kind != "levels":
         expected, taken = (expected,), (taken,)
@@ -292,47 +294,38 @@ def test_pictures_newer_than_the_features(pets):
     assert "first bee/new.png" in message
 
 
+def test_pictures_that_the_features_leave_out(pets):
+    """Those are in no row set; the split of the others is that of other features."""
+    files, features = feature_file(pets)
+    fields = scipy.io.loadmat(pets / "mobile.mat")
+    left_out = [files.index(file) for file in ("cat/3.png", "bee/0.JPG")]
+    kept = np.setdiff1d(np.arange(len(files)), left_out)
+    fields |= {"features": features[kept].T} | {name: fields[name][kept] for name in ("labels", "image_files")}
+    fields["skipped_files"] = np.array(["cat/3.png", "bee/0.JPG"], object)[:, None]
+    scipy.io.savemat(pets / "mobile.mat", {name: value for name, value in fields.items() if name[0] != "_"})
+    benchmark = read(pets, "features", features="mobile")
+    assert benchmark.notes == ("mobile.mat leaves out 2 pictures, first cat/3.png",)
+    assert benchmark.labels[-1] == -1  # of a picture that the folder has no more
+    gone = {str(pets / "cat/3.png"), str(pets / "bee/0.JPG")}
+    parts = split(read(pets))
+    assert any(gone & pictures for pictures in parts.values())
+    for part, pictures in parts.items():
+        assert {str(pets / files[kept[row]]) for row in getattr(benchmark, part)} == pictures - gone
+        for row in getattr(benchmark, part):
+            assert benchmark.class_names[benchmark.labels[row]] == files[kept[row]].split("/")[0]
+
+
+def test_pictures_to_make_features_of(pets):
+    pictures = folder.pictures(str(pets), None)
+    assert [str(pets / file) for file in pictures.files] == list(pictures.paths) == read(pets).inputs.tolist()
+    assert [NAMES[label - 1] for label in pictures.labels] == [file.split("/")[0] for file in pictures.files]
+
+
 def test_features_are_no_path(pets):
     assert "features: got '../x'; wanted a name" in refusal(pets, "features", features="../x")
 
 
 # Pictures.
-
-
-@pytest.mark.parametrize(
-    ("mode", "suffix"),
-    [
-        ("L", "jpg"),
-        ("CMYK", "jpg"),
-        ("P", "png"),
-        ("RGBA", "png"),
-        ("1", "png"),
-        ("LA", "png"),
-        ("P", "gif"),
-        ("L", "tif"),
-    ],
-)
-def test_every_mode_becomes_rgb(tmp_path, mode, suffix):
-    picture(tmp_path / f"a.{suffix}", mode=mode)
-    decoded = folder._decode(tmp_path / f"a.{suffix}", 16)
-    assert (decoded.shape, decoded.dtype) == ((16, 16, 3), np.uint8)
-    assert 40 < decoded.mean() < 215
-
-
-def test_sixteen_bits_keep_their_greys(tmp_path):
-    Image.fromarray(np.full((4, 4), 0x80FF, np.uint16)).save(tmp_path / "grey.png")
-    assert (folder._decode(tmp_path / "grey.png", 4) == 0x80).all()
-
-
-def test_a_picture_is_turned_as_its_exif_says(tmp_path):
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[:4] = 255  # bright above
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side: turn right
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    decoded = folder._decode(tmp_path / "turned.png", 8)
-    assert decoded[:, 4:].min() == 255
-    assert decoded[:, :4].max() == 0
 
 
 def cut(path):

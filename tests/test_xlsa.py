@@ -240,7 +240,7 @@ def test_no_features(folder):
     (folder / "res101.mat").unlink()
     message = refusal(folder)
     assert "missing res101.mat in " + str(folder) in message
-    assert "`python -m experiments.prepare --dataset cub --images DIR --name NAME`" in message
+    assert "`python -m experiments.prepare --dataset cub --name NAME`" in message
 
 
 @pytest.mark.parametrize("pooled", [True, False])

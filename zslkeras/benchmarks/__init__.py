@@ -8,7 +8,7 @@ from zslkeras.benchmarks import folder, shapes, xlsa
 from zslkeras.benchmarks.benchmark import KINDS, STAGES, Benchmark, tune_stage
 from zslkeras.errors import InputError
 
-__all__ = ["Benchmark", "default_root", "load", "tune_stage"]
+__all__ = ["Benchmark", "default_root", "load", "pictures", "tune_stage"]
 
 
 def default_root():
@@ -34,14 +34,36 @@ def load(name, root=None, stage="tune", inputs="features", fold=0, **options):
         raise InputError(f"stage: got {stage!r}; wanted one of {', '.join(STAGES)}")
     if inputs not in KINDS:
         raise InputError(f"inputs: got {inputs!r}; wanted one of {', '.join(KINDS)}")
+    read = _reader(name).read
+    final = read(name, pathlib.Path(root) if root else default_root(), inputs, **_known(read, name, options))
+    return tune_stage(final, fold) if stage == "tune" else final
+
+
+def pictures(name, root=None, **options):
+    """The pictures of a benchmark in the order of its rows, which features are made of.
+
+    Args:
+        name, root: as for `load`.
+        **options: what `xlsa.pictures` or `folder.pictures` takes; None means its default.
+
+    Returns:
+        files.Pictures.
+    """
     reader = _reader(name)
+    if reader is shapes:
+        raise InputError("dataset: got shapes, which needs no preparation; wanted a benchmark of photographs")
+    options = _known(reader.pictures, name, options)
+    return reader.pictures(name, pathlib.Path(root) if root else default_root(), **options)
+
+
+def _known(function, name, options):
+    """The options that are set; refuses those that the function does not take."""
     options = {key: value for key, value in options.items() if value is not None}
-    known = [p.name for p in inspect.signature(reader.read).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in options:
         if key not in known:
             raise InputError(f"--{key} has no meaning for dataset {name}; it takes {', '.join(known) or 'no options'}")
-    final = reader.read(name, pathlib.Path(root) if root else default_root(), inputs, **options)
-    return tune_stage(final, fold) if stage == "tune" else final
+    return options
 
 
 def _reader(name):

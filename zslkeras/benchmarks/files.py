@@ -4,9 +4,11 @@ Files come from strangers. No pickle is loaded, no link out of a file is followe
 parser do ends as one sentence that names the file.
 """
 
+import dataclasses
 import glob
 import json
 import os
+import pathlib
 
 import h5py
 import numpy as np
@@ -15,8 +17,28 @@ import scipy.io
 from zslkeras.errors import InputError
 
 DEFAULT_FEATURES = "res101"
-_TEXTS = ("allclasses_names", "image_files")  # cell arrays of strings; every other field is a numeric matrix
+# Cell arrays of strings; every other field is a numeric matrix.
+_TEXTS = ("allclasses_names", "image_files", "skipped_files")
 _MOST_DEFLATED = 1100  # deflate shrinks at most 1032 times
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """The pictures of a benchmark in the order of its rows: what features are made of.
+
+    Attributes:
+        folder: where its files lie, and its features go.
+        files: N names, for image_files.
+        paths: N files.
+        labels: [N] class numbers from 1, as the field counts them.
+        notes: sentences the user should read once.
+    """
+
+    folder: pathlib.Path
+    files: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    notes: tuple[str, ...] = ()
 
 
 def plain_name(argument, value):
@@ -153,9 +175,11 @@ def how_to_get(folder, kind, dataset):
         "maps": "NAME_maps.npy there (float [N, H, W, C])",
         "levels": "NAME_<layer>.npy there for each layer (float [N, H, W, C])",
     }[kind]
+    what = {"maps": "pooled,maps", "levels": "pooled,levels"}.get(kind)
+    command = f"python -m experiments.prepare --dataset {dataset} --name NAME" + (f" --what {what}" if what else "")
     return (
         (f"pass --features {' or '.join(there)}, " if there else "")
-        + f"run `python -m experiments.prepare --dataset {dataset} --images DIR --name NAME`, "
+        + f"run `{command}`, "
         + f"or put {file} and pass --features NAME"
     )
 

@@ -13,17 +13,15 @@ import pathlib
 import re
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from zslkeras.benchmarks import files, filters
 from zslkeras.benchmarks.benchmark import HELD_OUT_SHARE, Benchmark
 from zslkeras.errors import InputError
+from zslkeras.images import decode
 
 FILTERS = "filters"  # the name, among features, of the built-in weight-free filter bank
 UNSEEN_SHARE = 0.2  # of the classes with pictures, where nothing else says which are unseen
-MAX_PIXELS = 50_000_000  # a picture; checked before it is decoded
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _CHUNK = 1024  # pictures decoded at a time
 
 
@@ -69,7 +67,8 @@ def read(
     # The rows are those of whatever holds the inputs, so that a map file is never copied to be reordered.
     arrays, finite, order, rows, features, chosen = _inputs(folder, inputs, features, pictures)
     row_labels = np.full(rows, -1, np.int32)
-    row_labels[order] = labels
+    row_labels[order[order >= 0]] = labels[order >= 0]
+    train, test_seen, test_unseen = (order[part][order[part] >= 0] for part in (train, test_seen, test_unseen))
     vectors = None if attribute_vectors is None else files.read_matrix(attribute_vectors, embeddings.shape[1])
     return Benchmark(
         name=os.path.basename(os.path.realpath(folder)),
@@ -81,15 +80,25 @@ def read(
         class_names=class_names,
         seen_classes=np.setdiff1d(with_pictures, unseen_classes),
         unseen_classes=unseen_classes,
-        train=order[train],
-        test_seen=order[test_seen],
-        test_unseen=order[test_unseen],
+        train=train,
+        test_seen=test_seen,
+        test_unseen=test_unseen,
         attribute_names=attribute_names,
         attribute_vectors=vectors,
         finite=finite,
         features=features,
         notes=tuple(note for note in (*notes, drawn, chosen) if note),
     )
+
+
+def pictures(name, root, *, classes=None):
+    """The pictures of your folder, for features to be made of; args as for `read`. Returns files.Pictures."""
+    folder = pathlib.Path(name)
+    table = _table(folder, classes)
+    class_names, _, _ = _read_npy(table) if table.suffix == ".npy" else _read_csv(table)
+    found, notes = _pictures(folder, class_names, table)
+    labels = np.array([class_names.index(os.path.dirname(picture)) + 1 for picture in found])
+    return files.Pictures(folder, tuple(found), tuple(str(folder / picture) for picture in found), labels, tuple(notes))
 
 
 def _table(folder, classes):
@@ -239,11 +248,14 @@ def _split(labels, unseen_classes, seed):
 
 
 def _inputs(folder, kind, features, pictures):
-    """The inputs, whether they are finite, the row of each picture in them, how many rows, their extractor, a note."""
+    """The inputs, whether they are finite, the row of each picture in them, how many rows, their extractor, a note.
+
+    A picture that the features leave out because it did not decode has row -1.
+    """
     count, same, note = len(pictures), np.arange(len(pictures)), None
     if kind == "images":
         for picture in pictures:
-            _check_header(folder / picture)
+            decode.check_header(folder / picture)
         return np.array([str(folder / picture) for picture in pictures]), True, same, count, None, None
     if features != FILTERS:
         features, note = files.choose_features(folder, kind, features)
@@ -254,12 +266,17 @@ def _inputs(folder, kind, features, pictures):
     if missing or rows_file is None:
         lacking = " and ".join(path.name for path in missing) or "labels.mat with image_files"
         raise InputError(
-            f"{folder}: missing {lacking}; {files.how_to_get(folder, kind, folder)}, "
+            f"{folder}: missing {lacking}; {files.how_to_get(folder, kind, os.path.join(folder, ''))}, "
             f"or pass --features {FILTERS} for the built-in filter bank without weights"
         )
-    recorded = files.read_mat(rows_file, ["image_files"])["image_files"]
-    rows = {"/".join(file.replace("\\", "/").split("/")[-2:]): row for row, file in enumerate(recorded)}
+    fields = files.read_mat(rows_file, ["image_files"], ["skipped_files"])
+    recorded, skipped = fields["image_files"], fields.get("skipped_files", [])
+    rows = dict.fromkeys(map(_class_and_file, skipped), -1)
+    rows |= {_class_and_file(file): row for row, file in enumerate(recorded)}
     absent = [picture for picture in pictures if picture not in rows]
+    if skipped:
+        lack = f"{rows_file.name} leaves out {len(skipped)} pictures, first {skipped[0]}"
+        note = lack if note is None else f"{note}; {lack}"
     if absent:
         got = f"image_files lacks {len(absent)} of {count} pictures of {folder}, first {absent[0]}"
         raise InputError(f"{rows_file}: {got}; wanted all of them: make the features again")
@@ -267,43 +284,14 @@ def _inputs(folder, kind, features, pictures):
     return arrays, finite, np.array([rows[picture] for picture in pictures]), len(recorded), features, note
 
 
+def _class_and_file(recorded):
+    return "/".join(recorded.replace("\\", "/").split("/")[-2:])
+
+
 def _filtered(folder, kind, pictures):
     extract = {"features": filters.pooled, "maps": filters.maps, "levels": filters.levels}[kind]
     parts = []
     for start in range(0, len(pictures), _CHUNK):
-        chunk = [_decode(folder / picture, filters.SIDE) for picture in pictures[start : start + _CHUNK]]
-        parts.append(extract(np.stack(chunk)))
+        paths = [folder / picture for picture in pictures[start : start + _CHUNK]]
+        parts.append(extract(decode.load(paths, filters.SIDE, crop=False)))
     return tuple(map(np.concatenate, zip(*parts, strict=True))) if kind == "levels" else np.concatenate(parts)
-
-
-def _check_header(path):
-    """Opens a picture without decoding it; refuses what is none or is too large."""
-    try:
-        with _open(path) as image:
-            pixels = image.width * image.height
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # its limits are above ours
-        raise InputError(f"{path}: {error}; wanted at most {MAX_PIXELS:,} pixels") from error
-    except Exception as error:  # Pillow raises anything from SyntaxError to struct.error on a damaged file
-        raise InputError(f"{path}: cannot be read ({error}); wanted a picture, one of {', '.join(_FORMATS)}") from error
-    if pixels > MAX_PIXELS:
-        raise InputError(f"{path}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
-
-
-def _decode(path, side):
-    """A picture as uint8 RGB [side, side, 3], turned as its EXIF data says."""
-    _check_header(path)
-    try:
-        with _open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would clip at 255
-            elif image.mode == "P":
-                image = image.convert("RGBA")  # Pillow warns where a palette's transparency is dropped directly
-            return np.asarray(image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-    except Exception as error:  # as in `_check_header`
-        raise InputError(f"{path}: does not decode ({error}); wanted a complete picture") from error
-
-
-def _open(path):
-    # Named, because the suffix promises nothing: other decoders run programs (EPS) or are rarely used and tested.
-    return Image.open(path, formats=_FORMATS)

@@ -3,7 +3,8 @@
 `<features>.mat` holds features [D, N], labels and image_files; `<features>_maps.npy` and `<features>_<layer>.npy` hold
 maps in the same row order; `labels.mat` stands in where there is no pooled file. `<splits>.mat` holds the class
 embeddings and, as 1-based row numbers, the proposed split of Xian et al., "Zero-Shot Learning: A Comprehensive
-Evaluation of the Good, the Bad and the Ugly" (TPAMI 2018).
+Evaluation of the Good, the Bad and the Ugly" (TPAMI 2018). Rows whose pictures did not decode are named by the
+features in `skipped_rows`: the split goes without them.
 """
 
 import itertools
@@ -20,6 +21,8 @@ NAMES = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")
 NEGATIVES = ("keep", "zero")
 _LOCS = {"train": "trainval_loc", "test_seen": "test_seen_loc", "test_unseen": "test_unseen_loc"}
 _ARCHIVES = {"FLO": "cvpr18xian.zip"}  # the others are in xlsa17.zip
+_FLOWERS = ("setid.mat", "imagelabels.mat")  # as the Oxford flowers are published
+_FLOWER_PARTS = ("trnid", "valid", "tstid")  # in the order in which FLO's split counts them
 
 
 def read(
@@ -71,16 +74,19 @@ def read(
         embeddings = files.unit_rows(embeddings)
     names = _class_names(folder, splits_file, fields, len(embeddings))
 
-    labels = _labels(folder, rows_file, len(names), splits_file)
-    locs = {field: values for field, values in fields.items() if field.endswith("_loc")}
-    for field, values in locs.items():
-        locs[field] = files.ids(splits_file, field, values, len(labels), f"the rows of {rows_file}")
+    labels, skipped = _labels(folder, rows_file, len(names), splits_file)
+    locs = _locs(splits_file, fields, rows_file, len(labels) + len(skipped))
+    gone = {field: np.isin(rows, skipped) for field, rows in locs.items()}
+    locs = {field: rows[~gone[field]] - np.searchsorted(skipped, rows[~gone[field]]) for field, rows in locs.items()}
     _check_split(splits_file, rows_file, labels, locs, names)
     validation, doubt = _validation_classes(labels, locs)
+    counts = ", ".join(f"{gone[loc].sum()} of {loc}" for loc in _LOCS.values())
+    lack = f"{rows_file.name} leaves out {len(skipped)} pictures: {counts}" if len(skipped) else None
 
     vectors = None if attribute_vectors is None else files.read_matrix(attribute_vectors, embeddings.shape[1])
     if inputs == "images":
-        arrays, finite, source = _pictures(rows_file, len(labels), folder, images), True, rows_file
+        recorded = files.read_mat(rows_file, ["image_files"])["image_files"]
+        arrays, finite, source = _pictures(rows_file, recorded, len(labels), folder, images), True, rows_file
     else:
         arrays, finite = files.read_inputs(folder, inputs, features, len(labels))
         source = files.inputs_files(folder, inputs, features)[0]
@@ -100,7 +106,66 @@ def read(
         validation_classes=validation,
         finite=finite,
         features=None if inputs == "images" else features,
-        notes=tuple(sentence for sentence in (note, doubt) if sentence),
+        notes=tuple(sentence for sentence in (note, doubt, lack) if sentence),
+    )
+
+
+def pictures(name, root, *, splits="att_splits", images=None):
+    """The pictures of one of `NAMES` in the order that its split counts, and no other.
+
+    Args:
+        name, root, splits, images: as for `read`.
+
+    Returns:
+        files.Pictures.
+    """
+    dataset, folder = name.lower(), _folder(root, name.upper())
+    splits_file = folder / f"{files.plain_name('splits', splits)}.mat"
+    if not splits_file.is_file():
+        raise InputError(f"{dataset}: missing {splits_file.name} in {folder}; {_where_to_get(folder)}")
+    source, recorded, labels = _order(dataset, folder)
+    fields = files.read_mat(splits_file, ["att", *_LOCS.values()], ["allclasses_names"])
+    names = _class_names(folder, splits_file, fields, fields["att"].shape[1])
+    labels = files.ids(source, "labels", labels, len(names), f"the classes of {splits_file}")
+    _check_split(splits_file, source, labels, _locs(splits_file, fields, source, len(labels)), names)
+    paths = _pictures(source, recorded, len(labels), folder, images)
+    return files.Pictures(folder, tuple(recorded), tuple(map(str, paths)), labels + 1)
+
+
+def _order(dataset, folder):
+    """What tells which picture is which row: that file, the pictures' names, and their labels."""
+    if dataset == "flo" and all((folder / file).is_file() for file in _FLOWERS):
+        return _flowers(*(folder / file for file in _FLOWERS))
+    candidates = [folder / "labels.mat", folder / f"{files.DEFAULT_FEATURES}.mat", *sorted(folder.glob("*.mat"))]
+    for path in dict.fromkeys(path for path in candidates if path.is_file()):
+        fields = files.read_mat(path, [], ["labels", "image_files", "skipped_rows"])
+        if fields.keys() == {"labels", "image_files"}:
+            return path, fields["image_files"], fields["labels"]
+    wanted = "labels.mat or a feature file, with labels and image_files"
+    wanted += f", or {' and '.join(_FLOWERS)}" if dataset == "flo" else ""
+    raise InputError(
+        f"{dataset}: nothing in {folder} tells which picture is which row; wanted {wanted}; {_where_to_get(folder)}"
+    )
+
+
+def _flowers(setid, imagelabels):
+    """The row order of FLO: picture numbers of the original parts, one after the other."""
+    parts = files.read_mat(setid, list(_FLOWER_PARTS))
+    labels = files.read_mat(imagelabels, ["labels"])["labels"].ravel()
+    numbers = [files.ids(setid, part, parts[part], len(labels), f"pictures of {imagelabels}") for part in _FLOWER_PARTS]
+    numbers = np.concatenate(numbers)
+    if not np.array_equal(np.sort(numbers), np.arange(len(labels))):
+        got = f"{', '.join(_FLOWER_PARTS)} hold {len(numbers)} numbers, {len(np.unique(numbers))} of them different"
+        raise InputError(f"{setid}: {got}; wanted each of the {len(labels)} pictures of {imagelabels} once")
+    return setid, [f"jpg/image_{number + 1:05d}.jpg" for number in numbers], labels[numbers][:, None]
+
+
+def _where_to_get(folder):
+    archive = _ARCHIVES.get(folder.name.upper(), "xlsa17.zip")
+    return (
+        f"$ZSLKERAS_DATA says where {folder.name}/ lies; "
+        f"https://datasets.d2.mpi-inf.mpg.de/xian/{archive} holds att_splits.mat and res101.mat, "
+        "which --download of experiments.prepare fetches"
     )
 
 
@@ -122,11 +187,9 @@ def _require_files(dataset, folder, inputs, features, splits_file):
     missing = [path.name for path in wanted if not path.is_file()]
     if not missing:
         return rows_file
-    archive = _ARCHIVES.get(folder.name.upper(), "xlsa17.zip")
     kind = "features" if inputs == "images" else inputs
     raise InputError(
-        f"{dataset}: missing {' and '.join(missing)} in {folder}; $ZSLKERAS_DATA says where {folder.name}/ lies; "
-        f"https://datasets.d2.mpi-inf.mpg.de/xian/{archive} holds att_splits.mat and res101.mat; "
+        f"{dataset}: missing {' and '.join(missing)} in {folder}; {_where_to_get(folder)}; "
         f"for other {kind} {files.how_to_get(folder, kind, dataset)}"
     )
 
@@ -146,23 +209,34 @@ def _class_names(folder, path, fields, count):
 
 
 def _labels(folder, path, count, splits_file):
-    """[N] class ids; where labels.mat is there too, it has to agree."""
-    read = []
-    for source in dict.fromkeys([path, folder / "labels.mat"]):
-        if source.is_file():
-            labels = files.read_mat(source, ["labels"])["labels"]
-            read.append(files.ids(source, "labels", labels, count, f"the classes of {splits_file}"))
-    if not np.array_equal(read[0], read[-1]):
-        got = f"its {len(read[0])} labels are not the {len(read[-1])} of {folder / 'labels.mat'}"
-        raise InputError(f"{path}: {got}; wanted the same rows in the same order")
-    return read[0]
+    """[N] class ids, and the rows of the split that the file leaves out; where labels.mat is there too, it agrees."""
+    fields, what = files.read_mat(path, ["labels"], ["skipped_rows"]), f"the classes of {splits_file}"
+    labels, skipped = files.ids(path, "labels", fields["labels"], count, what), np.empty(0, np.int64)
+    if "skipped_rows" in fields:
+        rows = fields["skipped_rows"]
+        skipped = np.unique(files.ids(path, "skipped_rows", rows, len(labels) + rows.size, "the rows of the split"))
+    all_labels = folder / "labels.mat"
+    if all_labels.is_file():
+        others = files.ids(all_labels, "labels", files.read_mat(all_labels, ["labels"])["labels"], count, what)
+        if not np.array_equal(labels, np.delete(others, skipped[skipped < len(others)])):
+            got = f"its {len(labels)} labels are not the {len(others)} of {all_labels}"
+            raise InputError(f"{path}: {got}; wanted the same rows in the same order")
+    return labels, skipped
+
+
+def _locs(path, fields, rows_file, count):
+    """The 0-based rows of each part of the split."""
+    what = f"the rows of {rows_file}"
+    return {
+        field: files.ids(path, field, values, count, what) for field, values in fields.items() if field.endswith("_loc")
+    }
 
 
 def _check_split(path, rows_file, labels, locs, names):
     train, test_seen, test_unseen = (locs[field] for field in _LOCS.values())
     for field in _LOCS.values():
         rows, counts = np.unique(locs[field], return_counts=True)
-        if counts.max() > 1:
+        if (counts > 1).any():
             raise InputError(f"{path}: {field} has row {rows[counts > 1][0] + 1} twice; wanted each row once")
     for first, second in itertools.combinations(_LOCS.values(), 2):
         both = np.intersect1d(locs[first], locs[second])
@@ -207,12 +281,11 @@ def _attribute_names(folder, count):
     return names
 
 
-def _pictures(rows_file, count, folder, images):
+def _pictures(rows_file, recorded, count, folder, images):
     """Paths [N] of the pictures in image_files, each under the image root by the longest tail that exists there.
 
     What stands before the tail is whatever it was on the machine that wrote the file.
     """
-    recorded = files.read_mat(rows_file, ["image_files"])["image_files"]
     if len(recorded) != count:
         raise InputError(f"{rows_file}: image_files has {len(recorded)}; wanted {count}, one a label")
     if images is not None and not os.path.isdir(images):

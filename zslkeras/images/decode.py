@@ -1,0 +1,231 @@
+"""Bytes of a picture to pixels, by one function wherever pictures are looked at.
+
+`picture` is TensorFlow alone, so that extraction, training and an exported model share it. It takes JPEG and PNG;
+`read` makes a PNG of every other format. A picture is turned as its EXIF data says; grey, palette and CMYK become RGB;
+transparency is dropped, so that what lies under it shows; of 16 bits the upper 8 stay. Then the shorter side is brought
+to `size`, bilinear with antialiasing, and the middle is cut out: torchvision's Resize(size) and CenterCrop(size).
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import functools
+import io
+import os
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from zslkeras.errors import InputError
+
+MAX_PIXELS = 50_000_000  # a picture; checked before it is decoded
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_EXIF_IN_JPEG, _EXIF_IN_PNG = b"Exif\0\0", b"eXIf"
+_HEAD = 2**16  # bytes within which EXIF data lie: cameras write them first
+_ORIENTATION = 0x0112  # the tag
+_AHEAD = 64  # pictures decoded before they are asked for
+_THREADS = 8  # at most: each may hold a picture of MAX_PIXELS
+
+
+def check_header(path):
+    """Opens a picture without decoding it; refuses what is none or is too large."""
+    try:
+        with _open(path) as image:
+            pixels = image.width * image.height
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # its limits are above ours
+        raise InputError(f"{path}: {error}; wanted at most {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # Pillow raises anything from SyntaxError to struct.error on a damaged file
+        raise InputError(f"{path}: cannot be read ({error}); wanted a picture, one of {', '.join(_FORMATS)}") from error
+    if pixels > MAX_PIXELS:
+        raise InputError(f"{path}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
+
+
+def read(path):
+    """The bytes of a picture file as `picture` takes them: JPEG and PNG as they are, other formats as a PNG."""
+    check_header(path)
+    try:
+        with open(path, "rb") as file:
+            contents = file.read()
+        return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
+    except Exception as error:  # as in `check_header`
+        raise _damaged(path, error) from error
+
+
+def load(paths, size, crop=True):
+    """The pictures of files, uint8 [N, size, size, 3]; see `picture`."""
+    loaded = np.empty((len(paths), size, size, 3), np.uint8)
+    with contextlib.closing(stream(paths, size, crop)) as pictures:
+        for row, one in enumerate(pictures):
+            if isinstance(one, InputError):
+                raise one
+            loaded[row] = one
+    return loaded
+
+
+def stream(paths, size, crop=True):
+    """Yields the picture of each file in order, or the InputError that says why there is none; decodes ahead."""
+    with concurrent.futures.ThreadPoolExecutor(min(_THREADS, os.cpu_count())) as pool:
+        waiting = collections.deque()
+        try:
+            for path in paths:
+                waiting.append(pool.submit(_attempt, path, size, crop))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def picture(contents, size, crop=True):
+    """A square picture out of the bytes of a JPEG or PNG.
+
+    Args:
+        contents: string scalar.
+        size: side of the result.
+        crop: cut the middle out of it, its shorter side brought to `size`; False squeezes the whole of it.
+
+    Returns:
+        uint8 RGB [size, size, 3].
+    """
+    is_jpeg = tf.io.is_jpeg(contents)
+    with tf.control_dependencies([_check(contents, is_jpeg)]):
+        contents = tf.identity(contents)
+    # The two options of JPEG are given, because their defaults differ between builds; these are Pillow's.
+    pixels = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True),
+        lambda: tf.io.decode_png(contents, channels=3),
+    )
+    orientation = _orientation(contents, is_jpeg)
+    flip_rows, flip_columns = (_is_one_of(orientation, some) for some in ((3, 4, 6, 7), (2, 3, 7, 8)))
+    height, width = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.int64))
+    shorter = tf.minimum(height, width)
+    # Turned only when it is small: until then rows and columns are those of the file.
+    top, bottom, scale_y, shift_y = _axis(height, shorter if crop else height, size, flip_rows)
+    left, right, scale_x, shift_x = _axis(width, shorter if crop else width, size, flip_columns)
+    small = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None, top:bottom, left:right],
+        size=[size, size],
+        scale=tf.stack([scale_y, scale_x]),
+        translation=tf.stack([shift_y, shift_x]),
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    small = tf.cond(flip_rows, lambda: small[::-1], lambda: small)
+    small = tf.cond(flip_columns, lambda: small[:, ::-1], lambda: small)
+    small = tf.cond(orientation > 4, lambda: tf.transpose(small, [1, 0, 2]), lambda: small)
+    return tf.ensure_shape(tf.saturate_cast(tf.round(small), tf.uint8), [size, size, 3])
+
+
+def pictures(contents, size, crop=True):
+    """`picture` of each of a batch: strings [B] to uint8 [B, size, size, 3]."""
+    spec = tf.TensorSpec([size, size, 3], tf.uint8)
+    return tf.map_fn(lambda one: picture(one, size, crop), contents, fn_output_signature=spec)
+
+
+def _check(contents, is_jpeg):
+    """Asserts that the header promises a JPEG or a PNG of bounded size."""
+    is_png = tf.strings.substr(contents, 0, len(_PNG)) == _PNG
+    known = tf.debugging.Assert(is_jpeg | is_png, ["wanted the bytes of a JPEG or a PNG"])
+    with tf.control_dependencies([known]):
+        sides = tf.cond(
+            is_jpeg,
+            lambda: tf.cast(tf.image.extract_jpeg_shape(contents)[:2], tf.int64),
+            # A PNG has its width in bytes 16 to 19 and its height in 20 to 23.
+            lambda: _numbers(tf.io.decode_raw(tf.strings.substr(contents, 0, 24), tf.uint8), [16, 20], 4, False),
+        )
+    pixels = tf.reduce_prod(sides)
+    return tf.debugging.Assert(pixels <= MAX_PIXELS, [f"wanted at most {MAX_PIXELS} pixels, got", pixels])
+
+
+def _orientation(contents, is_jpeg):
+    """1 to 8 as EXIF data count them; 1 where there are none."""
+    head = tf.io.decode_raw(tf.strings.substr(contents, 0, _HEAD), tf.uint8)
+    start = tf.cond(is_jpeg, lambda: _after(head, _EXIF_IN_JPEG), lambda: _after(head, _EXIF_IN_PNG))
+
+    def read_tag():
+        # A byte order, the place of a directory, its length, and entries of 12 bytes: tag, type, count, value.
+        little = head[tf.minimum(start, tf.size(head) - 1)] == ord("I")
+        directory = tf.cast(start, tf.int64) + _numbers(head, start + 4, 4, little)
+        entries = directory + 2 + 12 * tf.range(_numbers(head, directory, 2, little))
+        values = tf.boolean_mask(
+            _numbers(head, entries + 8, 2, little), _numbers(head, entries, 2, little) == _ORIENTATION
+        )
+        value = tf.concat([values, [1]], axis=0)[0]
+        return tf.where((value >= 1) & (value <= 8), value, 1)
+
+    return tf.cond(start < tf.size(head), read_tag, lambda: tf.constant(1, tf.int64))
+
+
+def _after(head, marker):
+    """Where `marker` ends in the bytes `head`; their number where it is not in them."""
+    places = tf.maximum(tf.size(head) - len(marker) + 1, 0)
+    here = tf.reduce_all([head[i : places + i] == byte for i, byte in enumerate(marker)], axis=0)
+    return tf.concat([tf.cast(tf.where(here)[:, 0], tf.int32) + len(marker), [tf.size(head)]], axis=0)[0]
+
+
+def _numbers(head, places, length, little):
+    """The unsigned numbers of `length` bytes at `places`; what lies past the end counts as the last bytes."""
+    places = tf.clip_by_value(tf.cast(places, tf.int64), 0, tf.size(head, tf.int64) - length)
+    digits = tf.cast(tf.gather(head, places[..., None] + tf.range(length, dtype=tf.int64)), tf.int64)
+    digits = tf.where(little, tf.reverse(digits, [-1]), digits)
+    return tf.reduce_sum(digits * [256**power for power in reversed(range(length))], axis=-1)
+
+
+def _is_one_of(value, some):
+    return tf.reduce_any(value == tf.constant(some, value.dtype))
+
+
+def _axis(length, shorter, size, flipped):
+    """What of an axis is looked at (from, to), and the scale and the shift that bring it to `size` pixels."""
+    scaled = size * length // shorter
+    scale = tf.cast(scaled, tf.float64) / tf.cast(length, tf.float64)
+    spare = tf.cast(scaled - size, tf.float64)
+    before = tf.round(spare / 2)  # halves to even, as torchvision does
+    before = tf.where(flipped, spare - before, before)
+    # The kernel's reach and a pixel more: a strip of a million pixels is not scaled up whole.
+    reach = tf.maximum(1 / scale, 1) + 1
+    start = tf.maximum(tf.cast(tf.floor(before / scale - reach), tf.int64), 0)
+    end = tf.minimum(tf.cast(tf.math.ceil((before + size) / scale + reach), tf.int64), length)
+    shift = tf.cast(start, tf.float64) * scale - before
+    return start, end, tf.cast(scale, tf.float32), tf.cast(shift, tf.float32)
+
+
+@functools.cache
+def _compiled(size, crop):
+    spec = tf.TensorSpec([], tf.string)
+    return tf.function(lambda contents: picture(contents, size, crop), input_signature=[spec])
+
+
+def _attempt(path, size, crop):
+    try:
+        contents = read(path)
+        return _compiled(size, crop)(contents).numpy()
+    except InputError as error:
+        return error
+    except tf.errors.InvalidArgumentError as error:
+        return _damaged(path, error.message.partition("\n")[0])
+
+
+def _as_png(contents):
+    with _open(io.BytesIO(contents)) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would clip at 255
+        elif image.mode == "P":
+            image = image.convert("RGBA")  # Pillow warns where a palette's transparency is dropped directly
+        plain = io.BytesIO()
+        image.convert("RGB").save(plain, "PNG", compress_level=1)
+    return plain.getvalue()
+
+
+def _open(file):
+    # Named, because the suffix promises nothing: other decoders run programs (EPS) or are rarely used and tested.
+    return Image.open(file, formats=_FORMATS)
+
+
+def _damaged(path, error):
+    return InputError(f"{path}: does not decode ({error}); wanted a complete picture")
