@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import zslkeras
 from experiments.papers import PAPERS
-from zslkeras import atomic, batches, benchmarks, evaluation, plots, strategies, training, uncertainty
+from zslkeras import atomic, batches, benchmarks, evaluation, strategies, training, uncertainty
 from zslkeras.models import MODELS
 
 BASELINE = "eszsl"
@@ -78,7 +78,7 @@ class Finished:
     choice: Choice
     outcomes: evaluation.Outcomes
     history: list
-    model: keras.Model | None
+    weights: list  # of the chosen state; `rebuilt` makes the model of them
 
 
 def select(experiment, seed, fold=0):
@@ -87,7 +87,7 @@ def select(experiment, seed, fold=0):
     AUSUC sums up all gammas, so the state is not chosen by the very maximum that gamma is chosen by. In nested
     validation inside FLO's training classes (5 draws) both ways of choosing ended equal within 0.3 points of H.
     """
-    run, _ = _train(experiment, "tune", seed, fold)
+    run = _train(experiment, "tune", seed, fold)
     best = run.history[run.best]
     return Choice(seed, run.best, len(run.history), best["gamma"], run.history)
 
@@ -100,13 +100,29 @@ def fixed(experiment, seed):
 
 def finish(experiment, choice):
     """Trains in stage final as `choice` says, and judges every state on the published test rows."""
-    run, model = _train(experiment, "final", choice.seed, choice=choice)
-    return Finished(choice, _unpack(run.arrays), run.history, model)
+    run = _train(experiment, "final", choice.seed, choice=choice)
+    return Finished(choice, _unpack(run.arrays), run.history, run.weights)
+
+
+def published(data, inputs):
+    """Stage "final" for what looks at a finished run (figures); nothing that chooses may hold it."""
+    return data.load("final", inputs)
+
+
+def rebuilt(experiment, finished, benchmark, trained=True):
+    """The model of `finished`, of this process alone wherever it was trained: as it was chosen, or as it started."""
+    keras.utils.set_random_seed(finished.choice.seed)
+    model = MODELS[experiment.model].for_benchmark(benchmark, experiment.config, finished.choice.seed)
+    model.compile()
+    if trained:
+        for variable, value in zip(model.variables, finished.weights, strict=True):
+            variable.assign(value)
+    return model
 
 
 def validated(experiment, seed, fold=0):
     """The Outcomes on the validation classes at the chosen state, and the Choice: for claims made on validation."""
-    run, _ = _train(experiment, "tune", seed, fold)
+    run = _train(experiment, "tune", seed, fold)
     return _unpack(run.arrays), run.history[run.best]["gamma"]
 
 
@@ -147,7 +163,7 @@ def result(experiment, finished, yardstick, seconds):
         "baseline": _selected([base]) | {"best_on_test": _best_on_test([base])} if base else {"reason": reason},
         "versus_baseline": versus,
         "paper": PAPERS.get((experiment.model, dataset)),
-        "paper_rule": None,
+        "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
         "gamma": [one.choice.gamma for one in finished],
         "state": [one.history[one.choice.state] for one in finished],
         "unseen_embeddings_in_training": MODELS[experiment.model].reads_unseen_embeddings(experiment.config),
@@ -162,7 +178,7 @@ def result(experiment, finished, yardstick, seconds):
 
 
 def _train(experiment, stage, seed, fold=0, choice=None):
-    """One seed in one stage, from the checkpoint where there is one: (Run, model or None if it was finished before)."""
+    """One seed in one stage, from the checkpoint where there is one."""
     model_class, strategy = MODELS[experiment.model], experiment.strategy
     benchmark = experiment.data.load(stage, model_class.eats, fold)
     name = f"seed{seed}-{stage}" + (f"-fold{fold}" if fold else "")
@@ -182,13 +198,13 @@ def _train(experiment, stage, seed, fold=0, choice=None):
         title=f"{experiment.model} {name}",
     )
     if run.finished:
-        return run, None
+        return run
     with strategy.scope():
         model = model_class.for_benchmark(benchmark, experiment.config, seed)
         model.compile()
     model.learn(run)
     run.finish(model, keep_weights=choice is not None)
-    return run, model
+    return run
 
 
 def _judge(benchmark, choice):
@@ -199,11 +215,12 @@ def _judge(benchmark, choice):
     def judge(model, state):
         nonlocal score
         # One trace serves all states: the variables change, the function does not.
-        score = score or tf.function(model.score_classes, reduce_retracing=True)
+        score = score or tf.function(lambda inputs: _scores_and_answers(model, inputs), reduce_retracing=True)
         parts = []
         for inputs, labels in batches.scoring(benchmark, rows):
-            scores = score(tf.nest.map_structure(tf.constant, inputs), model.class_embeddings.value).numpy()
-            parts.append(evaluation.outcomes(scores, labels, benchmark.seen_classes, benchmark.unseen_classes))
+            scores, answers = (tensor.numpy() for tensor in score(tf.nest.map_structure(tf.constant, inputs)))
+            groups = benchmark.seen_classes, benchmark.unseen_classes
+            parts.append(evaluation.outcomes(scores, labels, *groups, seen_answers=answers))
         outcomes = evaluation.concatenate(parts)
         gamma, _ = evaluation.best_gamma(outcomes)
         best = evaluation.numbers(outcomes, gamma)
@@ -216,6 +233,12 @@ def _judge(benchmark, choice):
         return training.Verdict(logs, float(state == choice.state), _pack(outcomes))
 
     return judge
+
+
+def _scores_and_answers(model, inputs):
+    """What a model says of all classes of its stage, and which seen class it would answer."""
+    scores = model.score_classes(inputs, model.class_embeddings.value)
+    return scores, model.seen_answers(scores, inputs, model.seen_mask.value)
 
 
 def _callbacks(experiment, name, selecting):
@@ -262,6 +285,14 @@ def _best_on_test(finished):
     return _over_seeds(numbers)
 
 
+def _paper_rule(rule, finished):
+    """The rule of the model's paper, and U, S and H by it at each seed's chosen state; None where it has none."""
+    if rule is None:
+        return None
+    columns = _over_seeds([evaluation.numbers(one.outcomes, rule["gamma"]) for one in finished])
+    return rule | {metric: columns[metric] for metric in ("U", "S", "H")}
+
+
 def _over_seeds(numbers):
     columns = {}
     for metric in evaluation.METRICS:
@@ -306,25 +337,6 @@ def write_result(out, result, finished):
     lines = [",".join(columns), *(",".join(str(row.get(key, "")) for key in columns) for row in rows)]
     replace_text(out / "history.csv", "\n".join(lines) + "\n")
     replace_text(out / "result.json", json.dumps(_finite(result), indent=2) + "\n")
-
-
-def write_plots(experiment, finished, yardstick):
-    """The seen-unseen curve, the course of the training, and who is taken for whom, of the first seed."""
-    first, base = finished[0], yardstick[0]
-    runs = {experiment.model: first} | ({"ESZSL": base} if base and base is not first else {})
-    if len(first.outcomes.unseen) and first.outcomes.in_unseen.any():
-        curves = {}
-        for label, one in runs.items():
-            numbers = evaluation.numbers(*_scored(one))
-            chosen = numbers["U"], numbers["S"]
-            curves[label] = *evaluation.curve(one.outcomes), chosen, numbers["AUSUC"]
-        plots.seen_unseen_curve(experiment.out / "curve.png", curves)
-        names = experiment.data.load("final", MODELS[experiment.model].eats).class_names
-        tables = {label: evaluation.confusion(one.outcomes) for label, one in reversed(runs.items())}
-        plots.confusion(experiment.out / "confusion.png", tables, [names[c] for c in first.outcomes.unseen])
-    if first.choice.history:
-        metrics = {metric: f"val_{metric}" for metric in ("T", "U", "S", "H", "AUSUC")}
-        plots.history(experiment.out / "history.png", first.choice.history, metrics, first.choice.state)
 
 
 def _finite(value):

@@ -47,7 +47,21 @@ def table(result, ablation=None):
         lines.append("No unseen class has a test picture: nothing can be said of T, U, H and AUSUC.")
     if result["versus_baseline"] and not itself:
         lines += ["", "against ESZSL, paired by class", paired(result["versus_baseline"])]
+    if "pointing" in result:
+        lines += ["", "peaks of attention on the object, percent of maps", pointing(result["pointing"])]
     return "\n".join(lines)
+
+
+def pointing(table):
+    """A line for each attention and choice of its maps: trained, untrained, and cells drawn at random."""
+    states = ("trained", "untrained")
+    entries = [(f"{name}, {which}", entry) for name, by in table.items() for which, entry in by.items()]
+    width = max(_WIDTH, *(len(label) + 4 for label, _ in entries))
+    rows = [
+        _row(f"  {label}", [_percent(value) for value in (*(entry[s]["mean"] for s in states), entry["chance"])], width)
+        for label, entry in entries
+    ]
+    return "\n".join([_row("", (*states, "chance"), width), *rows])
 
 
 def paired(comparison):

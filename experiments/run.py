@@ -20,7 +20,7 @@ import keras
 from absl import app, flags
 
 import zslkeras
-from experiments import recipe, report
+from experiments import figures, recipe, report
 from experiments.configs import config_for, settings_text
 from experiments.describe import describe
 from zslkeras import strategies
@@ -61,8 +61,11 @@ flags.DEFINE_string("config", None, "JSON file of settings, such as the result.j
 flags.DEFINE_bool("resume", False, "go on with a run that was killed")
 flags.DEFINE_multi_string("set", [], "key=value of the model's config; repeat for more")
 flags.DEFINE_bool("describe", False, "print the parts of --model and what they cost at the field's sizes, and end")
+flags.DEFINE_integer("plot_attention", None, "draw attention over this many test pictures", lower_bound=1)
+flags.DEFINE_bool("plot_tsne", False, "draw t-SNE of what the model makes of test pictures")
 flags.DEFINE_string("out", None, "where results go; runs/MODEL-DATASET if not given")
 
+_PLOTS = {"plot_attention": "attention", "plot_tsne": "embed"}  # what a model needs for each
 _DATA_FLAGS = ("features", "splits", "images", "classes", "unseen", "attribute_vectors", "negatives", "draw")
 
 
@@ -78,6 +81,10 @@ def main(argv):
         print(describe(MODELS[FLAGS.model], FLAGS.model))
         return
     model, data = MODELS[FLAGS.model], data_from_flags()
+    for flag, method in _PLOTS.items():
+        if FLAGS[flag].value and not hasattr(model, method):
+            able = ", ".join(name for name, one in MODELS.items() if hasattr(one, method))
+            raise InputError(f"--{flag}: {FLAGS.model} has nothing to draw there; wanted one of {able}")
     names = list(model.ablations) if FLAGS.ablation == "all" else [FLAGS.ablation]
     if not names:
         raise InputError(f"--ablation: got all; {FLAGS.model} has none")
@@ -114,9 +121,16 @@ def _conclude(out, trained):
     yardstick, results = recipe.baseline(experiment, finished), {}
     for name, (experiment, finished, seconds) in trained.items():
         results[name] = recipe.result(experiment, finished, yardstick, seconds)
+        results[name] |= figures.pointing(experiment, finished)
         recipe.write_result(experiment.out, results[name], finished)
-        recipe.write_plots(experiment, finished, yardstick)
+        figures.write_plots(experiment, finished, yardstick)
+        if FLAGS.plot_tsne:
+            figures.write_tsne(experiment, finished[0])
         print(report.table(results[name], name))
+    if FLAGS.plot_attention:
+        runs = {name: (experiment, finished[0]) for name, (experiment, finished, _) in trained.items()}
+        if lack := figures.write_attention(out, runs, FLAGS.plot_attention):
+            print(f"note: {lack}")
     print(report.summary(results) if len(results) > 1 else "", report.LEGEND, f"written: {out}", sep="\n")
 
 

@@ -165,6 +165,14 @@ def test_the_published_split_is_opened_in_the_recipe_alone_and_trained_on_in_fin
         assert read.isdisjoint({"take", "inputs", "labels", "train", "test_seen", "test_unseen"}), name
 
 
+def test_figures_alone_look_at_the_published_split_of_a_finished_run():
+    asked = {name for name in MODULES for node in nodes(name, ast.Attribute) if node.attr == "published"}
+    taken = {name for name in MODULES for node in nodes(name, ast.alias) if node.name == "published"}
+    assert asked | taken == {"experiments.figures"}
+    users = {name for name in MODULES if "experiments.figures" in imported(name)}
+    assert users == {"experiments.run"}  # which comes to it when everything is chosen
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_say_what_they_are_and_are_named_for_it(name):
     assert len(ast.get_docstring(TREES[name]) or "") > 10, f"{MODULES[name]} has no docstring"

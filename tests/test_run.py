@@ -17,7 +17,7 @@ import scipy.io
 from absl.testing import flagsaver
 from PIL import Image
 
-from experiments import recipe
+from experiments import figures
 from experiments import run as command_line
 from tests.conftest import write_tiny
 from tests.example import Example
@@ -78,7 +78,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def run(tiny_root, tmp_path, cache, monkeypatch):
     """Calls the command in `tmp_path`, without the pictures, which cost as much time as the training."""
-    monkeypatch.setattr(recipe, "write_plots", lambda *_: None)
+    monkeypatch.setattr(figures, "write_plots", lambda *_: None)
     return lambda *args: call(tmp_path, tiny_root, cache, *args)
 
 

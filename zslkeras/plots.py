@@ -6,8 +6,17 @@ matplotlib.use("Agg")  # no screen needed
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colors
 
 _COLOURS = {"model": "#1f6f8b", "baseline": "#d1662b"}
+# Ten colours that stay apart for colour-blind readers: M. A. Petroff, Accessible Color Sequences (2021).
+_TEN = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
+_SHARES = np.linspace(0, 1, 256)
+_MARKERS = "osD^v"  # in turn with the colours, so that no class is told by its colour alone
+# Low values are clear and dark, high ones dense and bright: an order that a print in grey keeps.
+_HEAT = colors.ListedColormap(np.column_stack([plt.cm.inferno(_SHARES)[:, :3], 0.8 * _SHARES]), "heat")
+_LIGHT = np.array([0.299, 0.587, 0.114])  # of red, green and blue, as ITU-R BT.601 weighs them
+_CELL, _PICTURE = 1.4, 1.5  # inches, a side of a map; a side of the picture in maps
 
 
 def seen_unseen_curve(path, curves):
@@ -72,6 +81,102 @@ def confusion(path, tables, names):
     axes[0][0].set_ylabel("true")
     figure.colorbar(image, ax=axes[0].tolist(), label="% of the class's pictures", shrink=0.8)
     _write(figure, path, tight=False)
+
+
+def attention(path, picture, heading, rows):
+    """Where a model looks: a picture, and maps laid over it, each scaled by its own peak.
+
+    Args:
+        path: of the PNG.
+        picture: uint8 [h, w, 3], or None to draw the maps alone.
+        heading: lines of text over the picture.
+        rows: {label: [(title, map [H, W])]}; a row may have fewer maps than another.
+    """
+    lines = max(title.count("\n") + 1 for maps in rows.values() for title, _ in maps)
+    # Columns in units of a map's side: the picture, room for the labels of rows, and the maps.
+    widths = [*([_PICTURE] if picture is not None else []), 0.22, *[1] * max(map(len, rows.values()))]
+    gap = (0.14 * lines + 0.08) / _CELL
+    figure = plt.figure(figsize=(_CELL * (sum(widths) + 0.07 * len(widths)), _CELL * len(rows) * (1 + gap)))
+    edges = {"left": 0, "right": 1, "bottom": 0, "top": 1}
+    grid = figure.add_gridspec(len(rows), len(widths), width_ratios=widths, wspace=0.08, hspace=gap, **edges)
+    first = len(widths) - max(map(len, rows.values()))
+    for place, (label, maps) in enumerate(rows.items()):
+        for column, (title, heat) in enumerate(maps):
+            axes = _bare(figure.add_subplot(grid[place, first + column]))
+            _lay_over(axes, picture, heat)
+            axes.set_title(title, fontsize=8, linespacing=1.15, pad=4)
+            if not column:
+                axes.set_ylabel(label, fontsize=9)
+    if picture is not None:
+        axes = _bare(figure.add_subplot(grid[:2, 0]))
+        axes.imshow(picture)
+        axes.set_title(heading, fontsize=9.5, linespacing=1.3)
+    else:
+        figure.suptitle(heading, fontsize=9.5, y=1 + gap / (len(rows) * (1 + gap)), va="bottom")
+    bar = figure.colorbar(
+        plt.cm.ScalarMappable(cmap="inferno"), ax=figure.axes, fraction=0.012, pad=0.015, ticks=[0, 1]
+    )
+    bar.set_label("attention, share of the peak", fontsize=8)
+    bar.ax.tick_params(labelsize=8, length=2)
+    bar.outline.set_visible(False)
+    _write(figure, path, tight=False)
+
+
+def embeddings(path, points, classes):
+    """Points in the plane, coloured by class: groups of classes from top to bottom, spaces from left to right.
+
+    Args:
+        path: of the PNG.
+        points: {group: {space: [n, 2]}}.
+        classes: {group: n class names}, at most ten different ones.
+    """
+    spaces = list(next(iter(points.values())))
+    figure, table = plt.subplots(
+        len(points), len(spaces), figsize=(2.3 * len(spaces) + 1.8, 2.4 * len(points) + 0.3), squeeze=False
+    )
+    for axes, space in zip(table[0], spaces, strict=True):
+        axes.set_title(space, fontsize=10)
+    for line, (group, by_space) in zip(table, points.items(), strict=True):
+        of_points = np.array(classes[group])
+        names = sorted(set(classes[group]))
+        for axes, xy in zip(line, by_space.values(), strict=True):
+            for number, name in enumerate(names):
+                own = of_points == name
+                marker = _MARKERS[number % len(_MARKERS)]
+                axes.scatter(*xy[own].T, s=13, color=_TEN[number], marker=marker, linewidths=0, alpha=0.9, label=name)
+            _bare(axes)
+            axes.margins(0.06)
+        line[0].set_ylabel(group, fontsize=10)
+        line[-1].legend(
+            loc="center left",
+            bbox_to_anchor=(1.02, 0.5),
+            fontsize=7.5,
+            frameon=False,
+            handletextpad=0.1,
+            markerscale=1.4,
+        )
+    figure.subplots_adjust(wspace=0.06, hspace=0.06)
+    _write(figure, path, tight=False)
+
+
+def _lay_over(axes, picture, heat):
+    """A map over a grey picture, brought to its size bilinearly; where it is low, the picture shows."""
+    heat = np.asarray(heat, np.float64) / max(np.max(heat), np.finfo(np.float64).tiny)
+    drawn = {"vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+    if picture is None:
+        axes.imshow(heat, cmap="inferno", **drawn)
+        return
+    corners = (0, picture.shape[1], picture.shape[0], 0)  # of both, so that the first cell lies on the first pixels
+    axes.imshow(picture @ _LIGHT, cmap="gray", vmin=0, vmax=255, extent=corners)
+    axes.imshow(heat, cmap=_HEAT, extent=corners, **drawn)
+
+
+def _bare(axes):
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color="0.7", linewidth=0.6)
+    return axes
 
 
 def _write(figure, path, tight=True):
