@@ -9,15 +9,22 @@ import pathlib
 import statistics
 import sys
 import tempfile
+import threading
 import time
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from experiments.describe import flops
 from zslkeras import batches, evaluation, strategies, training
 from zslkeras.benchmarks import Benchmark
+from zslkeras.layers import l2_normalize
 from zslkeras.models.aspn import ASPN
+from zslkeras.models.drmn import DRMN
+from zslkeras.models.jlaf import JLAF, class_loss, manifold_loss, reconstruction_loss
+from zslkeras.models.msdn import MSDN
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("only", None, "names of the measurements to make, all if not given")
@@ -104,13 +111,125 @@ def aspn():
     step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
     step(batch)
     seconds = _median(lambda: step(batch))
-    operations = _flops(step, batch)
+    operations = flops(step, batch)
     rate = matmul()["gflop_per_second"]
     return {
         "milliseconds": 1e3 * seconds,
         "gflop": operations / 1e9,
         "share_of_matmul_rate": operations / seconds / 1e9 / rate,
     }
+
+
+# Attributes, classes and seen classes; 7 x 7 maps of 2048 channels and batches of 64 each.
+JLAF_SIZES = {"cub": (312, 200, 150), "sun": (102, 717, 645)}
+
+
+def jlaf():
+    """Training steps and scoring of JLAF at the sizes of its benchmarks, beside the same step with the features that
+    Eq. (3) forms for each class."""
+    rate = matmul()["gflop_per_second"]
+    return {name: _jlaf_figures(*sizes, rate) for name, sizes in JLAF_SIZES.items()}
+
+
+def _jlaf_figures(attributes, classes, seen, rate):
+    model, batch = _jlaf(attributes, classes, seen)
+    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+    naive = tf.function(lambda batch: _jlaf_naive_step(model, *batch))
+    score = tf.function(lambda maps: model.score_classes(maps, model.class_embeddings.value))
+    seconds = _median(lambda: step(batch)["class_loss"].numpy())
+    naive_seconds = _median(lambda: naive(batch).numpy())
+    return {
+        "milliseconds": 1e3 * seconds,
+        "gflop": flops(step, batch) / 1e9,
+        "share_of_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
+        "naive_milliseconds": 1e3 * naive_seconds,
+        "naive_gflop": flops(naive, batch) / 1e9,
+        "naive_over_factored": naive_seconds / seconds,
+        "images_per_second": len(batch[1]) / _median(lambda: score(batch[0]).numpy()),
+    }
+
+
+# Side of the maps, attributes and classes; 2048 channels and batches of 50 each.
+MSDN_SIZES = {"cub": (7, 312, 200), "awa2": (7, 85, 50), "sun": (7, 102, 717), "cub 14x14": (14, 312, 200)}
+
+
+def msdn():
+    """Training steps and scoring of MSDN at the sizes of its benchmarks: float32 and bfloat16, each also under XLA."""
+    rate, figures = matmul()["gflop_per_second"], {}
+    for name, sizes in MSDN_SIZES.items():
+        for precision in ("float32", "mixed_bfloat16"):
+            model, batch = _msdn(*sizes, precision)
+            figures[f"{name}, {precision}"] = _msdn_figures(model, batch, rate, jit=False)
+            figures[f"{name}, {precision}, XLA"] = _msdn_figures(model, batch, rate, jit=True)
+    return figures
+
+
+def _msdn_figures(model, batch, rate, jit):
+    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
+    score = tf.function(lambda maps: model.score_classes(maps, model.class_embeddings.value), jit_compile=jit)
+    seconds = _median(lambda: step(batch)["class_loss"].numpy())
+    return {
+        "milliseconds": 1e3 * seconds,
+        "gflop": flops(step, batch) / 1e9,
+        "share_of_float32_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
+        "images_per_second": len(batch[1]) / _median(lambda: score(batch[0]).numpy()),
+    }
+
+
+def msdn_memory():
+    """The peak of memory while MSDN trains on a file of 7,057 maps of 14 x 14 x 2048 (sparse), CUB's rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = _maps(pathlib.Path(folder) / "maps.npy", rows=7057, side=14, sparse=True, semantics=312)
+        model = MSDN.for_benchmark(benchmark, MSDN.Config())
+        model.compile()
+        step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+        with _Peak() as memory:
+            for batch in batches.training(benchmark, _default(), 50, 0, "plain", 0, 20):
+                step(batch)
+        return {"anonymous_megabytes": memory.bytes / 1e6}
+
+
+# Attributes, classes and seen classes; levels of 28 x 28 x 512, 14 x 14 x 1024 and 7 x 7 x 2048, batches of 32 each.
+DRMN_SIZES = {"cub": (312, 200, 150), "awa2": (85, 50, 40), "sun": (102, 717, 645)}
+
+
+def drmn():
+    """Training steps without SIT and scoring of DRMN at the sizes of its benchmarks, in float32 and bfloat16."""
+    rate, figures = matmul()["gflop_per_second"], {}
+    for name, sizes in DRMN_SIZES.items():
+        for precision in ("float32", "mixed_bfloat16"):
+            model, batch = _drmn(*sizes, precision, interaction=False)
+            figures[f"{name}, {precision}"] = _drmn_figures(model, batch, rate)
+    return figures
+
+
+def _drmn_figures(model, batch, rate):
+    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+    score = tf.function(lambda levels: model.score_classes(levels, model.class_embeddings.value))
+    seconds = _median(lambda: step(batch)["class_loss"].numpy())
+    return {
+        "milliseconds": 1e3 * seconds,
+        "gflop": flops(step, batch) / 1e9,
+        "share_of_float32_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
+        "images_per_second": len(batch[1]) / _median(lambda: score(batch[0]).numpy()),
+    }
+
+
+def sit():
+    """Five training steps of DRMN at CUB's sizes with SIT over the 9,984 tokens of a batch of 32, and over those of an
+    attribute: seconds a step, and the peak of memory in all of them, tracing included."""
+    figures = {}
+    for across in ("all", "pictures"):
+        model, batch = _drmn(*DRMN_SIZES["cub"], "float32", interaction_across=across)
+        step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))  # noqa: B023
+        seconds = []
+        with _Peak() as memory:
+            for _ in range(5):
+                start = time.perf_counter()
+                step(batch)["class_loss"].numpy()
+                seconds.append(time.perf_counter() - start)
+        figures[across] = {"seconds": statistics.median(seconds), "anonymous_megabytes": memory.bytes / 1e6}
+    return figures
 
 
 def determinism():
@@ -122,7 +241,21 @@ def determinism():
 
 
 MEASUREMENTS = {
-    measure.__name__: measure for measure in (matmul, score_matrix, loader, open_large, loop, aspn, determinism)
+    measure.__name__: measure
+    for measure in (
+        matmul,
+        score_matrix,
+        loader,
+        open_large,
+        loop,
+        aspn,
+        jlaf,
+        msdn,
+        msdn_memory,
+        drmn,
+        sit,
+        determinism,
+    )
 }
 
 
@@ -165,7 +298,48 @@ def _aspn(width, semantics, hidden):
     return model, benchmark
 
 
-def _maps(path, rows, side=7, sparse=False):
+def _jlaf(attributes, classes, seen):
+    """A model and a batch of random maps, float16 as they are stored."""
+    maps = np.random.default_rng(0).random((64, 7, 7, 2048), np.float32).astype(np.float16)
+    benchmark = _benchmark(maps, attributes, classes, seen)
+    model = JLAF.for_benchmark(benchmark, JLAF.Config())
+    model.compile()
+    return model, (tf.constant(maps), tf.constant(benchmark.labels))
+
+
+def _jlaf_naive_step(model, maps, labels):
+    """JLAF's step as the paper writes it: a feature for each class [B, C, F], which is then decoded."""
+    config, classes = model.config, model.class_embeddings.value
+    seen = tf.gather(classes, model.seen_classes)
+    regions = l2_normalize(tf.reshape(tf.cast(maps, tf.float32), [maps.shape[0], -1, maps.shape[3]]))
+    with tf.GradientTape() as tape:
+        latents = model.encode(seen)
+        attention = tf.nn.softmax(model.sharpness * tf.matmul(latents, regions, transpose_b=True))
+        predicted = model.decoder(tf.matmul(attention, regions))
+        scores = tf.reduce_sum(l2_normalize(predicted) * l2_normalize(seen), axis=2)
+        loss = class_loss(scores, labels, config.tau)
+        loss += config.alpha * manifold_loss(latents, seen, config.gram, config.reduction)
+        reconstructed = model.decoder(model.encode(classes))
+        loss += config.eta * reconstruction_loss(classes, reconstructed, config.reduction)
+    model.minimize(tape, loss, model.optimizer, model.trainable_variables)
+    return loss
+
+
+def _msdn(side, attributes, classes, precision):
+    """A model and a batch of random maps, float16 as they are stored."""
+    generator = np.random.default_rng(0)
+    maps = generator.random((50, side, side, 2048), np.float32).astype(np.float16)
+    benchmark = _benchmark(maps, attributes, classes, vectors=generator.standard_normal((attributes, 300)))
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = MSDN.for_benchmark(benchmark, MSDN.Config())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile()
+    return model, (tf.constant(maps), tf.constant(benchmark.labels))
+
+
+def _maps(path, rows, side=7, sparse=False, semantics=85):
     """A benchmark over a map file made for the purpose; sparse files have a size but no content."""
     shape = (rows, side, side, 2048)
     if sparse:
@@ -174,12 +348,12 @@ def _maps(path, rows, side=7, sparse=False):
             file.truncate(file.tell() + 2 * int(np.prod(shape)))
     else:
         np.save(path, np.random.default_rng(0).random(shape, np.float32).astype(np.float16))
-    return _benchmark(np.load(path, mmap_mode="r"), 85)
+    return _benchmark(np.load(path, mmap_mode="r"), semantics)
 
 
-def _benchmark(inputs, semantics, classes=102):
+def _benchmark(inputs, semantics, classes=102, seen=None, vectors=None):
     generator = np.random.default_rng(1)
-    rows, seen = len(inputs), classes - 20
+    rows, seen = len(inputs), seen or classes - 20
     labels = np.arange(rows, dtype=np.int32) % seen
     return Benchmark(
         name="made up",
@@ -194,22 +368,43 @@ def _benchmark(inputs, semantics, classes=102):
         train=np.arange(rows),
         test_seen=np.arange(0),
         test_unseen=np.arange(0),
+        attribute_vectors=vectors,
         finite=True,
     )
 
 
-def _flops(step, *args):
-    """Floating-point operations of the matrix products in a compiled step, loops aside."""
-    graph = step.get_concrete_function(*args).graph
-    graphs = [graph, *(definition.graph for definition in graph._functions.values() if hasattr(definition, "graph"))]
-    total = 0
-    for operation in (operation for one in graphs for operation in one.get_operations()):
-        if operation.type == "MatMul":
-            first, second = (tensor.shape for tensor in operation.inputs)
-            inner = first[0] if operation.get_attr("transpose_a") else first[1]
-            rows, columns = operation.outputs[0].shape
-            total += 2 * inner * rows * columns
-    return total
+def _drmn(attributes, classes, seen, precision, **overrides):
+    """A model and a batch of random levels, float16 as they are stored."""
+    generator = np.random.default_rng(0)
+    shapes = (28, 28, 512), (14, 14, 1024), (7, 7, 2048)
+    embeddings = generator.random((classes, attributes), np.float32)
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = DRMN(DRMN.Config(**overrides), shapes, embeddings, np.arange(classes) < seen)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile()
+    rows = model.config.batch_size
+    levels = (generator.random((rows, *shape), np.float32).astype(np.float16) for shape in shapes)
+    return model, (tuple(map(tf.constant, levels)), tf.constant(np.arange(rows) % seen))
+
+
+class _Peak:
+    """The most memory that this process held of its own within a `with`."""
+
+    def __enter__(self):
+        self.bytes, self._done = _anonymous_bytes(), threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._done.set()
+        self._watcher.join()
+
+    def _watch(self):
+        while not self._done.wait(0.005):
+            self.bytes = max(self.bytes, _anonymous_bytes())
 
 
 def _anonymous_bytes():

@@ -69,6 +69,27 @@ TINY = {
         noisy={},
         unmoved=1,  # the bias of the critic's output: Eq. (4) is a difference of its scores
     ),
+    "drmn": Tiny(
+        # class embeddings and seen mask, draws, three scalings
+        (12 * 6 + 12 + 6 * 5)
+        + 1
+        + ((8 + 8 + 2) + (16 + 16 + 2) + (6 + 6 + 2))
+        # two projections with their normalisation, prototypes, W1 and W4, W2 and W3, SIT, the head
+        + ((8 + 16) * 8 + 2 * 4 * 8)
+        + (6 + 2 * 8 + 2 * 2) * 8
+        + (3 * 8 * 8 + 3 * (8 * 8 + 8) + 2 * 2 * 8)
+        + (16 * 12 + 12),
+        {
+            "heads": 2,
+            "dropout": 0.0,
+            "scale": 4.0,
+            "embedding_scaling": "centred_l2",
+            "learning_rate": 0.01,
+            "batch_size": 32,
+            "epochs": 12,
+        },
+        noisy={"dropout": 0.2},
+    ),
     "eszsl": Tiny(
         # class embeddings and seen mask, draws, scaling, V in two factors
         (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (16 * 6 + 6 * 6),
@@ -79,6 +100,26 @@ TINY = {
         (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (6 * 8 + 8) + 4 * 8 + (8 * 16 + 16),
         {"hidden": 8, "batch_size": 32, "epochs": 8},
         noisy={"noise_weight": 0.1},
+    ),
+    "jlaf": Tiny(
+        # class embeddings and seen mask, draws, two scalings, h_e, h_d, sharpness
+        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (6 + 6 + 2) + (6 * 16 + 16) + (16 * 6 + 6) + 1,
+        {"normalize": False, "learning_rate": 0.03, "batch_size": 32, "epochs": 12},
+        noisy={"region_dropout": 0.3},
+        rate=0.1,
+    ),
+    "msdn": Tiny(
+        # class embeddings and seen mask, attribute vectors, draws, two scalings, four weights
+        (12 * 6 + 12) + 6 * 5 + 1 + (16 + 16 + 2) + (6 + 6 + 2) + 4 * 5 * 16,
+        {
+            "temperature": 10.0,
+            "lambda_distill": 0.1,
+            "embedding_scaling": "centred_l2",
+            "learning_rate": 0.01,
+            "batch_size": 32,
+            "epochs": 12,
+        },
+        rate=0.1,
     ),
 }
 ALL = {**MODELS, "example": Example}

@@ -118,6 +118,44 @@ def test_hand_worked_table_with_imbalance_and_an_absent_class():
     np.testing.assert_array_equal(table["S"], [1, 0.5])
 
 
+def test_a_models_own_answers_among_the_seen_by_hand():
+    """Gamma alone decides who is unseen; the answers decide which seen class the others get."""
+    answers = np.array([0] * 8 + [1] * 2 + [0, 0, 0, 1, 0])  # the scores give row 9, of class 1, to class 0
+    outcomes = evaluation.outcomes(HAND_SCORES, HAND_LABELS, [0, 1], [2, 3, 4], answers)
+    result, plain = evaluation.numbers(outcomes, 0.0), evaluation.evaluate(HAND_SCORES, HAND_LABELS, [0, 1], [2, 3, 4])
+    assert (result["T"], result["U"]) == (plain["T"], plain["U"]) == (0.875, 0.75)
+    assert (result["S"], result["S0"], plain["S"]) == (1, 1, 0.75)
+    np.testing.assert_array_equal(outcomes.decisions(0.0), [*answers[:10], 2, 2, 0, 3, 3])
+    np.testing.assert_array_equal(outcomes.decisions(-np.inf), answers)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_own_answers_are_as_good_as_scores_that_say_so(seed):
+    """The same numbers come from scores in which the highest seen score has changed places with the answer's."""
+    generator = np.random.default_rng(seed)
+    seen, unseen, labels = np.array([1, 2, 4]), np.array([0, 3]), generator.integers(0, 5, 40)
+    scores = generator.normal(size=(40, 5))
+    answers = generator.choice(seen, 40)
+    changed, rows = scores.copy(), np.arange(40)
+    best = seen[scores[:, seen].argmax(axis=1)]
+    changed[rows, best], changed[rows, answers] = scores[rows, answers], scores[rows, best]
+    got = evaluation.outcomes(scores, labels, seen, unseen, answers)
+    expected = evaluation.outcomes(changed, labels, seen, unseen)
+    for field in dataclasses.fields(Outcomes):
+        np.testing.assert_array_equal(getattr(got, field.name), getattr(expected, field.name))
+    assert (got.best_seen != best).sum() > 10
+    assert evaluation.numbers(got, 0.3) == evaluation.numbers(expected, 0.3)
+    assert evaluation.numbers(got, 0.3)["U"] == evaluation.evaluate(scores, labels, seen, unseen, 0.3)["U"]
+
+
+def test_answers_that_are_no_seen_classes_are_named():
+    scores, labels = np.zeros((3, 4)), np.array([0, 1, 2])
+    with pytest.raises(ValueError, match="1 seen_answers are no seen classes, first 2 in row 1"):
+        evaluation.outcomes(scores, labels, [0, 1], [2, 3], [0, 2, 1])
+    with pytest.raises(ValueError, match=r"seen_answers have shape \(2,\), expected \(3,\): one a row"):
+        evaluation.outcomes(scores, labels, [0, 1], [2, 3], [0, 1])
+
+
 def test_confusion_counts_unseen_decisions():
     outcomes = evaluation.outcomes(HAND_SCORES, HAND_LABELS, [0, 1], [2, 3, 4])
     np.testing.assert_array_equal(evaluation.confusion(outcomes), [[3, 1, 0], [0, 1, 0], [0, 0, 0]])

@@ -7,7 +7,8 @@ U, S   unseen and seen rows, all candidates, where gamma is added to the score o
 AUSUC  area under the curve of (S, U) as gamma runs over all reals, exact: no grid of gammas.
 
 Only two facts of a row's scores matter to any of these: the best class of each group, and the gamma at which the row
-goes from one to the other. `Outcomes` keeps those, so scores can be summarised batch by batch and thrown away.
+goes from one to the other. `Outcomes` keeps those, so scores can be summarised batch by batch and thrown away. A model
+may answer another seen class than that of the highest score (`seen_answers`); which gamma a row needs stays the same.
 A metric that no row speaks for is NaN.
 """
 
@@ -26,7 +27,8 @@ class Outcomes:
 
     Args:
         labels: [N] each row's class.
-        best_seen: [N] the seen class with the highest score; -1 if there are no seen classes.
+        best_seen: [N] the seen class with the highest score, or the model's own answer among the seen; -1 if there
+            are no seen classes.
         best_unseen: [N] the same among unseen classes.
         flip: [N] float64, best seen score - best unseen score: above this gamma the row goes to `best_unseen`.
         seen: ids of the seen classes, ascending.
@@ -64,8 +66,16 @@ def decide(scores, unseen_mask, gamma=0.0):
     return np.where(gamma > flip, best_unseen, best_seen)
 
 
-def outcomes(scores, labels, seen, unseen):
-    """Scores [N, C] and labels [N] -> `Outcomes`. `seen` and `unseen` are class ids: columns of `scores`."""
+def outcomes(scores, labels, seen, unseen, seen_answers=None):
+    """Scores [N, C] and labels [N] -> `Outcomes`.
+
+    Args:
+        scores: [N, C].
+        labels: [N].
+        seen, unseen: class ids, columns of `scores`.
+        seen_answers: [N] the seen class that the model answers for a row that gamma leaves to the seen ones; the one
+            with the highest score if None.
+    """
     scores = np.asarray(scores)
     labels, seen, unseen = _checked_labels(labels, seen, unseen)
     if scores.ndim != 2 or len(scores) != len(labels):
@@ -73,7 +83,10 @@ def outcomes(scores, labels, seen, unseen):
     ids = np.concatenate([seen, unseen])
     if ids.min() < 0 or ids.max() >= scores.shape[1]:
         raise ValueError(f"class ids run from {ids.min()} to {ids.max()}, but scores have {scores.shape[1]} columns")
-    return Outcomes(labels, *_contest(scores, seen, unseen), seen, unseen)
+    best_seen, best_unseen, flip = _contest(scores, seen, unseen)
+    if seen_answers is not None:
+        best_seen = _checked_answers(seen_answers, labels, seen)
+    return Outcomes(labels, best_seen, best_unseen, flip, seen, unseen)
 
 
 def concatenate(batches):
@@ -124,6 +137,31 @@ def confusion(outcomes):
     num, rows = len(outcomes.unseen), outcomes.in_unseen
     true, given = (np.searchsorted(outcomes.unseen, ids[rows]) for ids in (outcomes.labels, outcomes.best_unseen))
     return np.bincount(true * num + given, minlength=num * num).reshape(num, num)
+
+
+def pointing(maps, masks):
+    """Whether the highest cell of a map lies on an object, and how likely a cell drawn at random is to do so.
+
+    A cell of an [H, W] map stands for a rectangle of the picture; it lies on the object where at least one pixel of
+    its rectangle does. Of several cells that share the highest value each counts alike, so a flat map is at chance.
+
+    Args:
+        maps: [M, H, W].
+        masks: bool [M, h, w], of pictures at least as large as the maps.
+
+    Returns:
+        Hits [M] in 0..1, and chances [M]: the share of the cells that lie on the object.
+    """
+    maps, masks = np.asarray(maps), np.asarray(masks, bool)
+    if len(maps) != len(masks) or any(m > p for m, p in zip(maps.shape[1:], masks.shape[1:], strict=True)):
+        raise ValueError(f"maps {maps.shape} and masks {masks.shape}; expected a mask a map, and no map larger than it")
+    on_object = masks
+    for axis in (1, 2):
+        starts = np.arange(maps.shape[axis]) * masks.shape[axis] // maps.shape[axis]
+        on_object = np.logical_or.reduceat(on_object, starts, axis=axis)
+    peaks = maps == maps.max(axis=(1, 2), keepdims=True)
+    hits = (peaks & on_object).sum(axis=(1, 2)) / peaks.sum(axis=(1, 2))
+    return hits, on_object.mean(axis=(1, 2))
 
 
 def curve(outcomes):
@@ -262,6 +300,16 @@ def _checked_labels(labels, seen, unseen):
             f"{len(strange)} labels are neither seen nor unseen classes, first {labels[strange[0]]} in row {strange[0]}"
         )
     return labels, seen, unseen
+
+
+def _checked_answers(answers, labels, seen):
+    answers = np.asarray(answers)
+    if answers.shape != labels.shape:
+        raise ValueError(f"seen_answers have shape {answers.shape}, expected {labels.shape}: one a row")
+    if len(strange := np.flatnonzero(~np.isin(answers, seen))):
+        first = strange[0]
+        raise ValueError(f"{len(strange)} seen_answers are no seen classes, first {answers[first]} in row {first}")
+    return answers
 
 
 def _class_means(right, labels, ids):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments import recipe
 from tests.example import Example, ExampleConfig
 from tests.tiny import tiny
 from zslkeras import evaluation
@@ -56,6 +57,25 @@ def test_decide_among_classes_of_one_kind():
     scores = tf.constant([[1.0, 3.0, 2.0]])
     assert example().decide(scores, None, [False] * 3, 0.0).numpy() == [1]
     assert example().decide(scores, None, [True] * 3, 5.0).numpy() == [1]
+
+
+def test_a_models_own_answers_among_the_seen_count_and_change_no_unseen_decision():
+    """In `decide` and in what the recipe judges by."""
+    benchmark = tiny()
+
+    class Stubborn(Example):
+        def seen_answers(self, scores, inputs, seen_mask):
+            return tf.fill([tf.shape(scores)[0]], np.int64(5))
+
+    plain, stubborn = (model.for_benchmark(benchmark, ExampleConfig()) for model in (Example, Stubborn))
+    scores = tf.constant(np.random.default_rng(0).standard_normal((50, 12)), tf.float32)
+    without, got = (model.decide(scores, None, benchmark.seen_mask, 0.2).numpy() for model in (plain, stubborn))
+    np.testing.assert_array_equal(got, np.where(without < 8, 5, without))
+    assert 5 < np.sum(without < 8) < 45
+    stubborn.set_weights(plain.get_weights())
+    before, after = (recipe._judge(benchmark, None)(model, 0) for model in (plain, stubborn))
+    np.testing.assert_array_equal(after.arrays["flip"], before.arrays["flip"])
+    assert set(after.arrays["best_seen"]) == {5} != set(before.arrays["best_seen"])
 
 
 def test_reported_losses_are_means_and_start_anew():

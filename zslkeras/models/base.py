@@ -20,6 +20,7 @@ class ZeroShotModel(keras.Model):
         ablations: the paper's ablation rows, name -> config overrides.
         default_seeds: how many seeds a result is the mean of unless told otherwise.
         losses_reported: the names that `report` takes.
+        paper_rule: how the paper decides between seen and unseen classes, {"gamma": added to unseen scores}, or None.
     """
 
     Config = None
@@ -27,6 +28,7 @@ class ZeroShotModel(keras.Model):
     ablations = {}
     default_seeds = 3
     losses_reported = ()
+    paper_rule = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -124,13 +126,20 @@ class ZeroShotModel(keras.Model):
 
     def decide(self, scores, inputs, seen_mask, gamma):
         """Labels [B] by calibrated stacking: unseen classes get `gamma` on top; a tie goes to the seen class."""
-        del inputs  # for rules that look again
         minus_infinity = tf.constant(float("-inf"), scores.dtype)
         seen = tf.cast(seen_mask, tf.bool)
-        best_seen = tf.where(seen, scores, minus_infinity)
         best_unseen = tf.where(seen, minus_infinity, scores)
-        unseen_wins = tf.reduce_max(best_unseen, 1) + gamma > tf.reduce_max(best_seen, 1)
-        return tf.where(unseen_wins, tf.argmax(best_unseen, 1), tf.argmax(best_seen, 1))
+        best_seen = tf.reduce_max(tf.where(seen, scores, minus_infinity), 1)
+        unseen_wins = tf.reduce_max(best_unseen, 1) + gamma > best_seen
+        return tf.where(unseen_wins, tf.argmax(best_unseen, 1), self.seen_answers(scores, inputs, seen_mask))
+
+    def seen_answers(self, scores, inputs, seen_mask):
+        """[B] the seen class that a row is given where gamma leaves it to the seen ones: that of the highest score.
+
+        A model that knows more of the classes it was trained on may answer another one; who is unseen it cannot change.
+        """
+        del inputs  # for rules that look again
+        return tf.argmax(tf.where(tf.cast(seen_mask, tf.bool), scores, scores.dtype.min), 1)
 
     def call(self, inputs):
         return self.score_classes(inputs, self.class_embeddings)

@@ -1,0 +1,1015 @@
+"""DRMN against its paper's equations in loops, and what its parts must not do.
+
+`python -m tests.models.test_drmn OUT` trains REPLICATED on two replicas, for `test_two_replicas_train_as_one`.
+"""
+
+import dataclasses
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import experiments  # noqa: F401  quiet start, as a command of its own
+from tests.conftest import start
+from tests.reference import drmn as reference
+from tests.reference.eszsl import scaled
+from tests.tiny import tiny
+from zslkeras import evaluation, strategies
+from zslkeras.errors import InputError
+from zslkeras.models import drmn
+from zslkeras.models.drmn import DRMN, DRMNConfig
+
+EPSILON = 1e-5
+SHAPES = (4, 6, 5), (2, 3, 8), (1, 3, 7)  # of three levels: what confuses height and width does not fit
+SMALL = {"lambda_sc": 0.7, "lambda_gc": 0.4, "heads": 2, "dropout": 0.0, "scale": 3.0, "reduction": 3}
+# What the comparisons with the reference run through: every choice at least once.
+CONFIGS = {
+    **{name: overrides for name, overrides in DRMN.ablations.items() if name != "global_branch"},  # it only decides
+    "across pictures": {"interaction_across": "pictures", "feedforward": 5},
+    "printed": {"calibration": "printed", "indicator": 2.0, "heads": 3, "embedding_scaling": "centred_l2"},
+    "convolution": {"downscaling": "convolution", "interaction": False, "lambda_sc": 0.0},
+    "finest level": {"fused_level": 0, "single_level": 1, "region_scaling": "standard", "embedding_scaling": "minmax"},
+    "a single level": {"fusion": False, "single_level": 1, "region_scaling": "l2", "heads": 1},
+}
+LOGITS = 6.0 * np.random.default_rng(11).standard_normal((4, 5))  # sharp
+SEEN = np.array([True, True, False, True, False])
+
+
+def small(**options):
+    benchmark = tiny(**{"classes": 5, "unseen": 2, "rows": 5, "attributes": 4, **options})
+    generator = np.random.default_rng(1)
+    levels = (generator.standard_normal((len(benchmark.labels), *shape)) for shape in SHAPES)
+    return dataclasses.replace(benchmark, kind="levels", inputs=tuple(level.astype(np.float16) for level in levels))
+
+
+def fresh(benchmark=None, seed=0, **overrides):
+    """A model where it starts."""
+    return DRMN.for_benchmark(benchmark or small(), DRMNConfig(**SMALL | overrides), seed)
+
+
+def made(benchmark=None, rate=1.0, seed=0, **overrides):
+    """A model away from where it starts, with SGD."""
+    model = fresh(benchmark, seed, **overrides)
+    model.compile(keras.optimizers.SGD(rate))
+    generator = np.random.default_rng(7)
+    for name, variable in variables_of(model).items():
+        draws = generator.standard_normal(variable.shape)
+        if name.endswith(("scale", "variance")):
+            variable.assign(np.exp(0.3 * draws))
+        elif name == "prototypes" or len(variable.shape) == 1:
+            variable.assign(0.5 * draws)
+        else:
+            variable.assign(draws * np.sqrt(1.5 / np.prod(variable.shape[:-1])))
+    return model
+
+
+def variables_of(model, trained=False):
+    """By the reference's names: all that training changes, or what the optimizer does."""
+    config = model.config
+    found = {name: getattr(model, name) for name in ("prototypes", "w1", "w4")}
+    moments = {}
+    if config.channel_attention:
+        found |= {"w2": model.w2, "w3": model.w3}
+    if config.fusion:
+        for i, part in enumerate(model.projections):
+            found |= {f"level{i}": part.project.kernel, f"level{i} scale": part.norm.gamma}
+            found |= {f"level{i} shift": part.norm.beta}
+            moments |= {f"level{i} mean": part.norm.moving_mean, f"level{i} variance": part.norm.moving_variance}
+    if config.interaction:
+        found |= {"sit_in": model.sit_in.kernel}
+        for name in ("sit_out", "sit_hidden", "sit_mlp"):
+            layer = getattr(model, name)
+            found |= {name: layer.kernel, f"{name} bias": layer.bias}
+        for i, norm in enumerate(model.sit_norms):
+            found |= {f"sit{i} scale": norm.gamma, f"sit{i} shift": norm.beta}
+    if config.lambda_gc:
+        found |= {"head": model.head.kernel, "head bias": model.head.bias}
+    assert {id(v) for v in found.values()} == {id(v) for v in model.trainable_variables}
+    return found if trained else found | moments
+
+
+def weights_of(model, trained=False):
+    return {name: v.numpy().astype(np.float64) for name, v in variables_of(model, trained).items()}
+
+
+@dataclasses.dataclass
+class Batch:
+    """One batch and the classes of the stage, as given and as the reference takes them: scaled, in float64."""
+
+    config: DRMNConfig
+    inputs: tuple
+    labels: np.ndarray
+    levels: list
+    z: np.ndarray
+    seen: np.ndarray
+
+    @property
+    def pair(self):
+        return tuple(map(tf.constant, self.inputs)), tf.constant(self.labels)
+
+
+def batch_for(model, benchmark, count=5):
+    rows = np.random.default_rng(3).choice(benchmark.train, count, replace=False)
+    inputs, config, levels = benchmark.take(rows), model.config, []
+    for level, whole in zip(inputs, benchmark.inputs, strict=True):
+        width = level.shape[-1]
+        regions = scaled(config.region_scaling, level.reshape(-1, width), whole[benchmark.train].reshape(-1, width))
+        levels.append(regions.reshape(level.shape))
+    z = class_rows(config, benchmark, benchmark.class_embeddings)
+    return Batch(config, inputs, benchmark.labels[rows], levels, z, benchmark.seen_mask)
+
+
+def class_rows(config, benchmark, embeddings):
+    return scaled(config.embedding_scaling, embeddings, benchmark.class_embeddings[benchmark.seen_classes])
+
+
+def level_of(config):
+    return (config.fused_level if config.fusion else config.single_level) % len(SHAPES)
+
+
+def expected_part(weights, config, i, level, training):
+    """A level projected to the grid and width of the one it is added to."""
+    target, kernel = SHAPES[level_of(config)], weights[f"level{i}"]
+    factor = SHAPES[i][0] // target[0]
+    if factor > 1 and config.downscaling == "convolution":
+        projected = reference.strided(level, kernel)
+    else:
+        for _ in range(factor // 2):
+            level = reference.halved(level)
+        projected = reference.dense(level, kernel)
+    moments = () if training else (weights[f"level{i} mean"], weights[f"level{i} variance"])
+    scale, shift = weights[f"level{i} scale"], weights[f"level{i} shift"]
+    projected = reference.batch_norm(projected, scale, shift, *moments, epsilon=EPSILON)
+    return reference.stretched(projected, target[0] // projected.shape[1], target[1] // projected.shape[2])
+
+
+def expected_regions(weights, config, levels, training=False):
+    """v [B, R, C]."""
+    out = levels[level_of(config)]
+    if config.fusion:
+        parts = [expected_part(weights, config, i, level, training) for i, level in enumerate(levels)]
+        out = reference.fused(parts, out)
+    return out.reshape(len(out), -1, out.shape[-1])
+
+
+def expected_channels(weights, v):
+    return reference.channel_attention(weights["prototypes"], v, weights["w2"].T, weights["w3"].T, EPSILON)
+
+
+def expected_found(weights, config, v):
+    """h."""
+    k = reference.spatial_attention(weights["prototypes"], weights["w1"], v)[1]
+    return k * expected_channels(weights, v) if config.channel_attention else k
+
+
+def expected_interaction(weights, config, h, **options):
+    width = max(1, h.shape[2] // config.heads) * config.heads
+    parts = np.split(weights["sit_in"], [width, 2 * width], axis=1)
+    layer = {name: (part,) for name, part in zip(("query", "key", "value"), parts, strict=True)}
+    for ours, theirs in (("output", "sit_out"), ("first", "sit_hidden"), ("second", "sit_mlp")):
+        layer[ours] = weights[theirs], weights[f"{theirs} bias"]
+    for i in range(2):
+        layer[f"norm{i + 1}"] = weights[f"sit{i} scale"], weights[f"sit{i} shift"]
+    interact = reference.interact if config.interaction_across == "all" else reference.interact_by_attribute
+    return interact(h, layer, config.heads, EPSILON, **options)
+
+
+def expected_scores(weights, config, levels):
+    """e of a model that is not in training."""
+    h = expected_found(weights, config, expected_regions(weights, config, levels))
+    return reference.attribute_scores(weights["prototypes"], weights["w4"], h)
+
+
+def expected_global(weights, levels):
+    return reference.dense(levels[-1].mean(axis=(1, 2)), weights["head"], weights["head bias"])
+
+
+def expected_losses(weights, batch, **options):
+    """The losses that are reported, a part that the config leaves out being 0, and Eq. (11)."""
+    config, seen = batch.config, np.flatnonzero(batch.seen)
+    h = expected_found(weights, config, expected_regions(weights, config, batch.levels, training=True))
+    both = [h, expected_interaction(weights, config, h, **options)] if config.interaction else [h]
+    entropies, calibrations, classes = [], [], 0.0
+    for one in both:
+        e = reference.attribute_scores(weights["prototypes"], weights["w4"], one)
+        o = reference.logits(e, batch.z, config.scale)
+        entropies.append(reference.cross_entropy(o, batch.labels, seen))
+        if config.lambda_sc:
+            form = {"mass": reference.pooled_calibration, "printed": reference.printed_calibration}[config.calibration]
+            calibrations.append(form(o, batch.seen, config.indicator, 0.0))
+    calibration = np.mean(calibrations) if calibrations else 0.0
+    if config.lambda_gc:
+        classes = reference.cross_entropy(expected_global(weights, batch.levels), batch.labels, range(len(batch.z)))
+    losses = {"class_loss": np.mean(entropies), "calibration_loss": calibration, "global_loss": classes}
+    attribute = reference.attribute_loss(losses["class_loss"], calibration, config.lambda_sc)
+    return losses, reference.total(attribute, classes, config.lambda_gc)
+
+
+def step(model, batch):
+    model.reset_metrics()
+    return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
+
+
+def slope(loss, array, direction, width=1e-5):
+    """Central difference of `loss()` as a float64 array moves."""
+    old, values = array.copy(), []
+    for sign in (1.0, -1.0):
+        array[...] = old + sign * width * direction
+        values.append(loss())
+    array[...] = old
+    return (values[0] - values[1]) / (2 * width)
+
+
+def assert_slopes(loss, array, got, scale=1e-3, **tolerances):
+    """`got` is the gradient of `loss()` in a float64 array, along a direction through all of its places."""
+    direction = np.random.default_rng(array.size).standard_normal(array.shape)
+    wanted = slope(loss, array, direction)
+    np.testing.assert_allclose(np.sum(got * direction), wanted, **tolerances)
+    assert np.abs(wanted) > scale, "too flat for the comparison to mean anything"
+
+
+# The equations.
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_a_model_finds_in_pictures(name):
+    """The attention, the channels' weights, the attribute scores and the embeddings."""
+    benchmark = small()
+    model = made(benchmark, **CONFIGS[name])
+    batch, weights, config = batch_for(model, benchmark), weights_of(model), model.config
+    v = expected_regions(weights, config, batch.levels)
+    height, width, C = SHAPES[level_of(config)]
+    attention, e = model.attention(batch.inputs), model.attribute_scores(batch.inputs)
+    assert list(attention) == list(e) == ["attribute"]
+    shares = reference.spatial_attention(weights["prototypes"], weights["w1"], v)[0]
+    wanted = shares.reshape(5, 4, height, width)
+    np.testing.assert_allclose(attention["attribute"], wanted, rtol=5e-5, atol=1e-7)
+    np.testing.assert_allclose(tf.reduce_sum(attention["attribute"], [2, 3]), 1.0, rtol=1e-5)
+    assert np.ptp(shares, axis=2).mean() > 0.2  # far from even, so that it matters where it sums to one
+    wanted = expected_scores(weights, config, batch.levels)
+    np.testing.assert_allclose(e["attribute"], wanted, rtol=2e-5, atol=2e-5)
+    if config.channel_attention:
+        eta = model.channel_weights(batch.inputs)
+        np.testing.assert_allclose(eta, expected_channels(weights, v), rtol=1e-5, atol=1e-6)
+        assert eta.shape == (5, 4, C) and np.ptp(eta, axis=1).mean() > 0.05 and np.ptp(eta, axis=0).mean() > 0.05
+    else:
+        with pytest.raises(ValueError) as caught:
+            model.channel_weights(batch.inputs)
+        wanted_sentence = "channel_weights: got a model with channel_attention=False; wanted one with it"
+        assert str(caught.value) == wanted_sentence
+    spaces = model.embed(batch.inputs)
+    assert list(spaces) == ["last", "fused", "attribute"]
+    np.testing.assert_allclose(spaces["last"], batch.levels[-1].mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(spaces["fused"], v.mean(axis=1), rtol=1e-5, atol=2e-5)
+    np.testing.assert_array_equal(spaces["attribute"], e["attribute"])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_scores_of_classes_built_in_new_and_alone(name):
+    benchmark = small()
+    model = made(benchmark, **CONFIGS[name])
+    batch, config = batch_for(model, benchmark), model.config
+    e = expected_scores(weights_of(model), config, batch.levels)
+    close = {"rtol": 2e-5, "atol": 5e-5}
+    np.testing.assert_allclose(model(batch.inputs), reference.logits(e, batch.z, config.scale), **close)
+    new = np.random.default_rng(5).random((3, 4)).astype(np.float32)
+    got = model.score_classes(batch.inputs, new).numpy()
+    wanted = reference.logits(e, class_rows(config, benchmark, new), config.scale)
+    np.testing.assert_allclose(got, wanted, **close)
+    together = model.score_classes(batch.inputs, np.concatenate([new, benchmark.class_embeddings])).numpy()
+    np.testing.assert_allclose(together, np.concatenate([got, model(batch.inputs)], axis=1), rtol=1e-5, atol=1e-5)
+    for c in range(3):
+        alone = model.score_classes(batch.inputs, new[c : c + 1])[:, 0]
+        np.testing.assert_allclose(alone, got[:, c], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_reports_the_losses_and_follows_the_slope_of_equation_11(name):
+    """Each ablation leaves out its part of the loss and nothing else."""
+    benchmark = small()
+    model = made(benchmark, **CONFIGS[name])
+    batch, before, weights = batch_for(model, benchmark), weights_of(model, trained=True), weights_of(model)
+    wanted, _ = expected_losses(weights, batch)
+    got = step(model, batch)
+    assert set(got) == set(wanted)
+    for loss, value in wanted.items():
+        np.testing.assert_allclose(got[loss], value, rtol=5e-5, err_msg=loss)
+    after = weights_of(model, trained=True)
+    for variable in before:
+        assert_slopes(
+            lambda: expected_losses(weights, batch)[1],
+            weights[variable],
+            before[variable] - after[variable],
+            scale=1e-4,
+            rtol=2e-4,
+            atol=2e-5,
+            err_msg=variable,
+        )
+
+
+SEEN_IDS, MASK = np.flatnonzero(SEEN), SEEN.astype(np.float64)
+LABELS = np.array([0, 3, 1, 1])
+PURE = {  # the model's function of logits, and the reference's
+    "class": (
+        lambda o: drmn.class_loss(o, LABELS, MASK),
+        lambda o: reference.cross_entropy(o, LABELS, SEEN_IDS),
+    ),
+    "calibration": (
+        lambda o: drmn.self_calibration(o, MASK, 1.0),
+        lambda o: reference.pooled_calibration(o, SEEN, 1.0, 0.0),
+    ),
+    "the predecessor's calibration": (
+        lambda o: drmn.self_calibration(o, MASK, 2.0),
+        lambda o: reference.pooled_calibration(o, SEEN),  # plus one and minus one
+    ),
+    "printed calibration": (
+        lambda o: drmn.self_calibration_as_printed(o, MASK),
+        lambda o: reference.printed_calibration(o, SEEN),
+    ),
+    "global": (
+        lambda o: drmn.global_loss(o, LABELS),
+        lambda o: reference.cross_entropy(o, LABELS, range(5)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_losses_of_sharp_logits_in_float64(name):
+    function, wanted = PURE[name]
+    logits = LOGITS.copy()
+    tensor = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        loss = function(tensor)
+    np.testing.assert_allclose(loss, wanted(logits), rtol=1e-12)
+    assert_slopes(lambda: wanted(logits), logits, tape.gradient(loss, tensor).numpy(), rtol=1e-7, atol=1e-8)
+
+
+def test_both_calibrations_are_one_for_one_unseen_class_and_one_picture():
+    one_unseen = np.array([True, True, False, True, True])
+    for seen, rows, same in ((one_unseen, 1, True), (one_unseen, 2, False), (SEEN, 1, False)):
+        arguments = tf.constant(LOGITS[:rows]), tf.constant(seen, tf.float64)
+        both = [form(*arguments) for form in (drmn.self_calibration, drmn.self_calibration_as_printed)]
+        assert np.allclose(*both, rtol=1e-9) == same
+
+
+@pytest.mark.parametrize("form", ["mass", "printed"])
+def test_the_calibration_moves_probability_to_unseen_classes(form):
+    function = {"mass": drmn.self_calibration, "printed": drmn.self_calibration_as_printed}[form]
+    o = tf.constant(LOGITS)
+    with tf.GradientTape() as tape:
+        tape.watch(o)
+        loss = function(o, MASK)
+    mass = [tf.reduce_sum(tf.nn.softmax(one)[:, 2::2], 1) for one in (o, o - 0.1 * tape.gradient(loss, o))]
+    assert np.mean(mass[1] - mass[0]) > 1e-3
+
+
+def test_logits_are_bounded_by_the_square_of_the_scale():
+    generator = np.random.default_rng(0)
+    e, z = (1e3 ** generator.standard_normal((6, 1)) * generator.standard_normal((6, 4)) for _ in range(2))
+    for scale in (0.5, 5.0):
+        logits = drmn.class_logits(tf.constant(e), tf.constant(z), scale).numpy()
+        np.testing.assert_allclose(logits, reference.logits(e, z, scale), rtol=1e-10)
+        assert np.abs(logits).max() <= scale**2 * (1 + 1e-12)
+        itself = drmn.class_logits(tf.constant(e), tf.constant(7.0 * e), scale)
+        np.testing.assert_allclose(np.diag(itself), scale**2, rtol=1e-10)
+
+
+# Levels.
+
+
+def test_statistics_of_levels_are_of_the_batch_and_move():
+    benchmark = small()
+    model = made(benchmark, norm_momentum=0.7)
+    batch, before = batch_for(model, benchmark), weights_of(model)
+    step(model, batch)
+    after = weights_of(model)
+    halved = reference.halved(batch.levels[0])
+    for i, level in enumerate((halved, *batch.levels[1:])):
+        rows = reference.dense(level, before[f"level{i}"]).reshape(-1, 8)
+        for moment, value in (("mean", rows.mean(0)), ("variance", rows.var(0))):
+            wanted = 0.7 * before[f"level{i} {moment}"] + 0.3 * value
+            np.testing.assert_allclose(after[f"level{i} {moment}"], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fused_feature_is_the_level_itself_where_projections_say_nothing():
+    """The residual: not projected, not normalised."""
+    benchmark = small()
+    model = made(benchmark)
+    for part in model.projections:
+        part.norm.gamma.assign(tf.zeros(8))
+        part.norm.beta.assign(tf.zeros(8))
+    batch = batch_for(model, benchmark)
+    levels = [tf.constant(level, tf.float32) for level in batch.inputs]
+    for training in (True, False):
+        np.testing.assert_array_equal(model.fuse(levels, training), batch.inputs[1].reshape(5, 6, 8))
+
+
+def test_a_level_that_does_not_exist_and_grids_that_do_not_fit_are_sentences():
+    embeddings, seen = np.ones((3, 4), np.float32), np.arange(3) < 2
+    with pytest.raises(InputError) as caught:
+        DRMN(DRMNConfig(), SHAPES[:1], embeddings, seen)
+    assert str(caught.value) == "levels: got 1, which have no level -2; wanted more, or another level"
+    with pytest.raises(InputError) as caught:
+        DRMN(DRMNConfig(), ((5, 5, 4), (4, 4, 8), (2, 2, 7)), embeddings, seen)
+    assert str(caught.value) == "levels: a grid of [5, 5] is no whole multiple of [4, 4]; wanted one that is"
+
+
+# Attention.
+
+
+def test_the_mean_of_the_regions_is_found_where_prototypes_do_not_look():
+    benchmark = small()
+    model = made(benchmark, channel_attention=False)
+    model.w1.assign(tf.zeros((8, 8)))
+    batch, weights = batch_for(model, benchmark), weights_of(model)
+    pooled = expected_regions(weights, model.config, batch.levels).mean(axis=1)
+    wanted = pooled @ (weights["prototypes"] @ weights["w4"]).T
+    np.testing.assert_allclose(model.attribute_scores(batch.inputs)["attribute"], wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.attention(batch.inputs)["attribute"], np.full((5, 4, 2, 3), 1 / 6), rtol=1e-6)
+
+
+def test_descriptors_are_normal_over_channels():
+    rows = np.random.default_rng(0).standard_normal((3, 50)) * [[0.5], [3.0], [20.0]] + 5.0
+    got = drmn.standardize(tf.constant(rows)).numpy()
+    np.testing.assert_allclose(got.mean(axis=1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(got.var(axis=1), 1.0, rtol=1e-4)  # unit length would be 1 / 50
+    np.testing.assert_allclose(got, [reference.standard(row, EPSILON) for row in rows], rtol=1e-10)
+
+
+def test_split_channel_layer_is_the_joint_one():
+    generator = np.random.default_rng(0)
+    p, v = generator.standard_normal((5, 12)), generator.standard_normal((3, 4, 12)) + 0.5
+    w2, w3 = 0.3 * generator.standard_normal((12, 7)), 0.3 * generator.standard_normal((7, 12))
+    joint = reference.channel_attention(p, v, w2.T, w3.T, EPSILON)
+    assert np.ptp(joint, axis=1).min() > 0.01 and np.ptp(joint, axis=0).min() > 0.01
+    for kind, tolerance in ((tf.float64, 1e-12), (tf.float32, 1e-6)):
+        arrays = [tf.constant(array, kind) for array in (p, v.mean(axis=1), w2, w3)]
+        np.testing.assert_allclose(drmn.channel_attention(*arrays), joint, rtol=tolerance, atol=tolerance)
+
+
+# Semantic interaction.
+
+
+def plain_attention(queries, keys, values):
+    return tf.matmul(tf.nn.softmax(tf.matmul(queries, keys, transpose_b=True)), values)
+
+
+@pytest.mark.parametrize(
+    "held, sizes, traced",
+    [
+        (1, (2, 24, 24), False),  # a query at a time
+        (150, (2, 24, 24), False),  # six blocks of four
+        (60, (1, 7, 11), False),  # of four, and the last of three
+        (60, (2, 13, 13), True),
+        (60, (3, 1, 5), False),
+        (60, (1, 7, 11), True),
+        (10**6, (2, 13, 13), False),
+        (10**6, (2, 13, 13), True),
+    ],
+    ids=str,
+)
+def test_attention_in_blocks_is_plain_attention(held, sizes, traced, monkeypatch):
+    """Whether or not the blocks divide the queries; with sizes known only at run time too."""
+    monkeypatch.setattr(drmn, "_WEIGHTS_AT_ONCE", held)
+    heads, num_queries, num_keys = sizes
+    generator = np.random.default_rng(0)
+    shapes = (heads, num_queries, 4), (heads, num_keys, 4), (heads, num_keys, 4), (heads, num_queries, 4)
+    *arrays, upstream = (tf.constant(2.0 * generator.standard_normal(shape), tf.float32) for shape in shapes)
+
+    def gradients(function, *arrays):
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            out = function(*arrays)
+        return out, *tape.gradient(out, arrays, upstream)
+
+    blocked = lambda *arrays: gradients(drmn.attend_in_blocks, *arrays)  # noqa: E731
+    if traced:
+        blocked = tf.function(blocked, input_signature=[tf.TensorSpec([heads, None, 4], tf.float32)] * 3)
+    for got, wanted in zip(blocked(*arrays), gradients(plain_attention, *arrays), strict=True):
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    loops = [reference.attention(2.0 * q, k, v) for q, k, v in zip(*(a.numpy() for a in arrays), strict=True)]
+    np.testing.assert_allclose(blocked(*arrays)[0], loops, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("across", ["all", "pictures"])
+def test_interaction_in_blocks_is_the_encoder_layer(across, monkeypatch):
+    benchmark = small()
+    model = made(benchmark, interaction_across=across, feedforward=5)
+    h = np.random.default_rng(0).standard_normal((5, 4, 8))
+    wanted = expected_interaction(weights_of(model), model.config, h)
+    for held in (1, 300, 10**6):
+        monkeypatch.setattr(drmn, "_WEIGHTS_AT_ONCE", held)
+        np.testing.assert_allclose(model.interact(tf.constant(h, tf.float32)), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("across", ["all", "pictures"])
+def test_who_looks_at_whom(across):
+    """What a token became depends on every token of the batch, or on those of its attribute in every picture."""
+    model = made(interaction_across=across)
+    h = tf.constant(np.random.default_rng(0).standard_normal((3, 4, 8)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(h)
+        out = model.interact(h)[1, 2, 0]  # not a sum over channels, which the normalisation fixes
+    reached = np.abs(tape.gradient(out, h)).max(axis=2) > 1e-7
+    wanted = np.ones((3, 4), bool)
+    if across == "pictures":
+        wanted[:, [0, 1, 3]] = False
+    np.testing.assert_array_equal(reached, wanted)
+
+
+def test_the_cheap_interaction_is_that_of_each_attribute_alone():
+    model, every = made(interaction_across="pictures"), made()
+    h = tf.constant(np.random.default_rng(0).standard_normal((5, 4, 8)), tf.float32)
+    alone = tf.concat([every.interact(h[:, a : a + 1]) for a in range(4)], axis=1)
+    np.testing.assert_allclose(model.interact(h), alone, rtol=1e-5, atol=1e-5)
+    assert np.abs(every.interact(h) - alone).max() > 0.1
+
+
+def test_pictures_interact_in_training_and_nowhere_else():
+    benchmark = small()
+    model, without = made(benchmark, dropout=0.5), made(benchmark, interaction=False)
+    theirs = variables_of(model)
+    for name, variable in variables_of(without).items():
+        variable.assign(theirs[name])
+    inputs = benchmark.take(np.arange(9))
+    np.testing.assert_array_equal(model(inputs), without(inputs))
+    np.testing.assert_array_equal(model(inputs), model(inputs))
+    one = model(tuple(level[4:5] for level in inputs))
+    np.testing.assert_allclose(one, model(inputs)[4:5], rtol=1e-5, atol=1e-5)
+    batch = batch_for(model, benchmark)
+    assert step(model, batch)["class_loss"] != step(without, batch)["class_loss"]
+
+
+def test_a_classifier_is_shared_before_and_after():
+    """Neither pass alone: the loss is the mean of what both cost, by the same W4 and prototypes."""
+    benchmark = small()
+    model = made(benchmark)
+    batch, weights, seen = batch_for(model, benchmark), weights_of(model), benchmark.seen_classes
+    h = expected_found(weights, model.config, expected_regions(weights, model.config, batch.levels, training=True))
+    costs = []
+    for one in (h, expected_interaction(weights, model.config, h)):
+        e = reference.attribute_scores(weights["prototypes"], weights["w4"], one)
+        costs.append(reference.cross_entropy(reference.logits(e, batch.z, 3.0), batch.labels, seen))
+    assert abs(costs[0] / costs[1] - 1) > 0.05
+    np.testing.assert_allclose(step(model, batch)["class_loss"], np.mean(costs), rtol=5e-5)
+
+
+# Where training starts and how fast it goes.
+
+
+@pytest.mark.parametrize("length", [1.0, 3.0])
+def test_prototypes_start_around_zero_with_a_length(length):
+    shapes, embeddings = ((2, 2, 400), (1, 1, 5)), np.ones((3, 40), np.float32)
+    config = DRMNConfig(interaction=False, channel_attention=False, prototype_length=length)
+    prototypes = DRMN(config, shapes, embeddings, np.arange(3) < 2).prototypes.numpy()
+    np.testing.assert_allclose(np.linalg.norm(prototypes, axis=1), length, rtol=0.15)
+    assert np.linalg.norm(prototypes.mean(axis=0)) < 0.25 * length  # 40 of them, in directions of their own
+
+
+def test_the_rate_is_halved_every_ten_epochs():
+    model = fresh(interaction=False, weight_decay=0.02)
+    model.compile()
+    assert isinstance(model.optimizer, keras.optimizers.Adam) and model.optimizer.weight_decay == 0.02
+    run = types.SimpleNamespace(callbacks=[], epochs=lambda model: None)
+    model.learn(run)
+    (halving,) = run.callbacks
+    halving.set_model(model)
+    rates = []
+    for epoch in range(25):
+        halving.on_epoch_begin(epoch)
+        rates.append(float(model.optimizer.learning_rate))
+    np.testing.assert_allclose(rates, [1e-3] * 10 + [5e-4] * 10 + [2.5e-4] * 5, rtol=1e-6)
+
+
+# Dropout.
+
+
+def test_dropout_is_that_of_an_encoder_layer():
+    benchmark = small()
+    model = made(benchmark, dropout=0.25, feedforward=5)
+    batch, before, weights = batch_for(model, benchmark), weights_of(model, trained=True), weights_of(model)
+    generator = np.random.default_rng(0)
+    draws = [generator.random((5, 4, width)) for width in (8, 5, 8)]
+    factors = [(one >= 0.25) / 0.75 for one in draws]
+    feed = iter(draws)
+    model.uniform = lambda shape: tf.constant(next(feed), tf.float32)
+    got, (wanted, _) = step(model, batch), expected_losses(weights, batch, factors=factors)
+    assert next(feed, None) is None
+    for loss, value in wanted.items():
+        np.testing.assert_allclose(got[loss], value, rtol=5e-5, err_msg=loss)
+    assert abs(wanted["class_loss"] - expected_losses(weights, batch)[0]["class_loss"]) > 1e-3
+    after = weights_of(model, trained=True)
+    for name in ("prototypes", "sit_in", "sit_out", "sit_hidden", "sit_mlp", "sit_hidden bias"):
+        assert_slopes(
+            lambda: expected_losses(weights, batch, factors=factors)[1],
+            weights[name],
+            before[name] - after[name],
+            scale=1e-4,
+            rtol=2e-4,
+            atol=2e-5,
+            err_msg=name,
+        )
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean():
+    model = made(dropout=0.3)
+    dropped = model._drop(tf.ones((50, 40, 10))).numpy()
+    np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.7], rtol=1e-6)
+    assert abs((dropped == 0).mean() - 0.3) < 0.01
+
+
+def test_draws_follow_the_seed_and_go_on_where_a_run_stopped():
+    benchmark = small()
+
+    def losses_of(model, steps):
+        return [step(model, batch_for(model, benchmark))["class_loss"] for _ in range(steps)]
+
+    whole = losses_of(made(benchmark, rate=0.0, dropout=0.5), 3)
+    assert len(set(whole)) == 3  # the weights stand still: what differs is drawn
+    assert losses_of(made(benchmark, rate=0.0, dropout=0.5, seed=1), 1)[0] not in whole
+    model, resumed = (made(benchmark, rate=0.0, dropout=0.5) for _ in range(2))
+    assert losses_of(model, 1) == whole[:1]
+    resumed.set_weights(model.get_weights())
+    assert losses_of(resumed, 2) == whole[1:]
+
+
+# Sizes.
+
+
+def outputs_of(graph):
+    """The shapes of all tensors that a graph and the functions in it make."""
+    made_here = [op for op in graph.get_operations() if op.type != "Placeholder"]
+    shapes = [output.shape for op in made_here for output in op.outputs if output.dtype.is_floating]
+    for op in made_here:
+        for attribute in ("f", "body", "cond", "then_branch", "else_branch"):
+            if attribute in op.node_def.attr:
+                inner = graph._get_function(op.get_attr(attribute).name)
+                shapes += outputs_of(inner.graph)
+    return shapes
+
+
+@pytest.mark.parametrize("what", ["train_step", "score_classes"])
+def test_no_weights_of_all_pairs_of_tokens_and_no_products_by_region(what, monkeypatch):
+    """Nothing in the graph is as large as [B, A, R, C], or as [B A, B A] where a block holds less."""
+    monkeypatch.setattr(drmn, "_WEIGHTS_AT_ONCE", 2000)
+    B, A, C, K = 8, 12, 16, 10
+    embeddings = np.random.default_rng(0).random((K, A)).astype(np.float32)
+    shapes = (8, 8, 12), (4, 4, C), (2, 2, 20)
+    model = DRMN(DRMNConfig(), shapes, embeddings, np.arange(K) < 7)
+    model.compile()
+    levels = tuple(tf.TensorSpec([B, *shape], tf.float16) for shape in shapes)
+    if what == "train_step":
+        function = tf.function(lambda *batch: model.train_step(batch))
+        graph = function.get_concrete_function(levels, tf.TensorSpec([B], tf.int32)).graph
+    else:
+        classes = tf.TensorSpec([K, A], tf.float32)
+        graph = tf.function(model.score_classes).get_concrete_function(levels, classes).graph
+    shapes = outputs_of(graph)
+    assert all(shape.is_fully_defined() for shape in shapes)
+    largest = max(shape.num_elements() for shape in shapes)
+    assert B * A * C <= largest <= B * 8 * 8 * 12 < (B * A) ** 2 < B * A * 16 * C  # the finest level as it is read
+
+
+def test_the_parameters_of_cub():
+    shapes, embeddings = ((28, 28, 512), (14, 14, 1024), (7, 7, 2048)), np.ones((200, 312), np.float32)
+    model = DRMN(DRMNConfig(interaction=False), shapes, embeddings, np.arange(200) < 150)
+    count = {name: variable.numpy().size for name, variable in variables_of(model, trained=True).items()}
+    assert count["prototypes"] == 312 * 1024 and count["w1"] == count["w4"] == 1024**2
+    assert model.w2.shape == (1024, 256) and model.w3.shape == (256, 1024)
+    assert count["head"] == 2048 * 200
+
+
+# Algorithm 1.
+
+
+def decider(beta, classes=6, seen=(0, 2, 3, 5), **overrides):
+    """A model whose global logits are its last level, as it is."""
+    shapes = (2, 2, 3), (2, 2, 4), (1, 1, classes)
+    seen_mask = np.isin(np.arange(classes), seen)
+    embeddings = np.random.default_rng(0).random((classes, 4)).astype(np.float32)
+    model = DRMN(DRMNConfig(beta=beta, interaction=False, **overrides), shapes, embeddings, seen_mask)
+    if model.config.lambda_gc:
+        model.head.set_weights([np.eye(classes), np.zeros(classes)])
+    return model, seen_mask
+
+
+def pictures_of(g):
+    """Inputs with these global logits."""
+    generator = np.random.default_rng(1)
+    finer = (generator.standard_normal((len(g), 2, 2, width)).astype(np.float32) for width in (3, 4))
+    return *map(tf.constant, finer), tf.constant(g[:, None, None], tf.float32)
+
+
+def rows_with_ties(rows=400, classes=6, seed=2):
+    generator = np.random.default_rng(seed)
+    sharp = 2.0 * generator.standard_normal((2, rows // 2, classes))
+    tied = generator.integers(0, 3, (2, rows // 2, classes))
+    o, g = np.concatenate([sharp, tied], axis=1).astype(np.float32)
+    return o, g
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.8, 1.0])
+def test_decisions_are_those_of_algorithm_1(beta):
+    model, seen = decider(beta)
+    o, g = rows_with_ties()
+    wanted = [reference.ensemble(o_i, g_i, seen, beta) for o_i, g_i in zip(*map(np.float64, (o, g)), strict=True)]
+    got = model.decide(tf.constant(o), pictures_of(g), seen, model.paper_rule["gamma"]).numpy()
+    np.testing.assert_array_equal(got, wanted)
+    gated = ~seen[got]
+    assert 0.1 < gated.mean() < 0.9
+    plain, _ = decider(1.0)
+    without = plain.decide(tf.constant(o), pictures_of(g), seen, 1.0).numpy()
+    np.testing.assert_array_equal(got[gated], without[gated])
+    assert (got == without).all() == (beta == 1)
+
+
+def test_the_gate_alone_decides_who_is_unseen():
+    """Whatever the head says: it can change only which of the seen classes a picture of theirs is given."""
+    model, seen = decider(0.3)
+    o, g = rows_with_ties()
+    other = np.random.default_rng(9).permutation(g) * 3.0
+    other[:, ~seen] += 20.0  # sure of classes it was never shown
+    one, two = (model.decide(tf.constant(o), pictures_of(head), seen, 1.0).numpy() for head in (g, other))
+    np.testing.assert_array_equal(one[~seen[one]], two[~seen[one]])
+    np.testing.assert_array_equal(seen[one], seen[two])
+    assert (one != two)[seen[one]].any()
+    rows = list(zip(*map(np.float64, (o, other)), strict=True))
+    printed = np.array([reference.ensemble(*row, seen, 0.3, within_seen=False) for row in rows])
+    assert (~seen[printed])[seen[two]].any()  # as printed it would send them to unseen classes
+
+
+def test_the_printed_ensemble_is_the_same_where_the_head_gives_unseen_classes_nothing():
+    model, seen = decider(0.3)
+    o, g = rows_with_ties()
+    g[:, ~seen] -= 20.0
+    o[:, ~seen] -= 2.5
+    rows = list(zip(*map(np.float64, (o, g)), strict=True))
+    printed = np.array([reference.ensemble(*row, seen, 0.3, within_seen=False) for row in rows])
+    got = model.decide(tf.constant(o), pictures_of(g), seen, 1.0).numpy()
+    kept = seen[printed] | ~seen[got]
+    np.testing.assert_array_equal(got[kept], printed[kept])
+    assert kept.mean() > 0.9
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, -1.0])
+def test_evaluation_decides_as_the_model(gamma):
+    model, seen = decider(0.3)
+    o, g = rows_with_ties()
+    inputs = pictures_of(g)
+    answers = model.seen_answers(tf.constant(o), inputs, seen).numpy()
+    assert seen[answers].all()
+    labels = np.arange(len(o)) % 6
+    outcomes = evaluation.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen), seen_answers=answers)
+    got = model.decide(tf.constant(o), inputs, seen, gamma).numpy()
+    np.testing.assert_array_equal(outcomes.decisions(gamma), got)
+    plain = evaluation.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
+    with_head, without = (evaluation.numbers(one, gamma) for one in (outcomes, plain))
+    assert with_head["U"] == without["U"] and with_head["T"] == without["T"] and with_head["S"] != without["S"]
+    direct = evaluation.accuracy_of_labels(got, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
+    assert {name: with_head[name] for name in "USH"} == pytest.approx(direct)
+
+
+def test_answers_among_candidates_of_another_order():
+    """The head knows the classes of training by their order among the seen, wherever unseen ones stand between."""
+    model, seen = decider(0.3)
+    o, g = rows_with_ties()
+    answers = np.searchsorted(np.flatnonzero(seen), model.seen_answers(tf.constant(o), pictures_of(g), seen))
+    places = np.array([1, 2, 4, 5])  # two unseen candidates at other places, with the same scores
+    moved, mask = np.empty_like(o), np.isin(np.arange(6), places)
+    moved[:, places], moved[:, ~mask] = o[:, seen], o[:, ~seen]
+    again = model.seen_answers(tf.constant(moved), pictures_of(g), mask)
+    np.testing.assert_array_equal(np.searchsorted(places, again), answers)
+    none = model.decide(tf.constant(o[:, ~seen]), pictures_of(g), np.zeros(2, bool), 0.0)
+    np.testing.assert_array_equal(none, np.argmax(o[:, ~seen], axis=1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="wanted the 4 classes of training"):
+        model.seen_answers(tf.constant(o), pictures_of(g), np.arange(6) < 3)
+
+
+@pytest.mark.parametrize("overrides", [{"beta": 1.0}, {"beta": 0.3, "lambda_gc": 0.0}], ids=str)
+def test_without_a_head_to_ask_answers_are_the_highest_scores(overrides):
+    model, seen = decider(**overrides)
+    o, g = rows_with_ties()
+    wanted = np.argmax(np.where(seen, o, -np.inf), axis=1)
+    np.testing.assert_array_equal(model.seen_answers(tf.constant(o), pictures_of(g), seen), wanted)
+
+
+# The global branch.
+
+
+def test_the_head_learns_of_unseen_classes_through_the_denominator_alone():
+    benchmark = small()
+    model = made(benchmark)
+    batch, before = batch_for(model, benchmark), weights_of(model)
+    shares = np.array([reference.softmax(row) for row in expected_global(before, batch.levels)])
+    step(model, batch)
+    moved = before["head bias"] - weights_of(model)["head bias"]
+    wanted = 0.4 * shares.mean(axis=0)
+    np.testing.assert_allclose(moved[~batch.seen], wanted[~batch.seen], rtol=1e-4)
+    counts = np.bincount(batch.labels, minlength=5) / len(batch.labels)
+    np.testing.assert_allclose(moved, wanted - 0.4 * counts, rtol=1e-4, atol=1e-6)
+
+
+# Ablations.
+
+
+@pytest.mark.parametrize("name", DRMN.ablations)
+def test_each_ablation_has_its_own_parts(name):
+    model = made(**DRMN.ablations[name])
+    tables = {  # Tables 2 and 3: fusion, channel attention, SIT, global branch, ensemble
+        "baseline": "",
+        "dab": "fc",
+        "sit": "s",
+        "dab_sit": "fcs",
+        "global_branch": "fcsg",
+        "ensemble": "fcsge",
+        "mff": "f",
+        "aca": "c",
+    }
+    names = set(variables_of(model, trained=True))
+    marks = {"f": "level0", "c": "w2", "s": "sit_in", "g": "head"}
+    found = "".join(letter for letter, variable in marks.items() if variable in names)
+    assert found == tables[name].removesuffix("e")
+    benchmark = small()
+    inputs, seen = benchmark.take(np.arange(25)), benchmark.seen_mask
+    scores = model(inputs)
+    plain = np.argmax(np.where(seen, scores, -np.inf), axis=1)
+    answers = model.seen_answers(scores, tuple(map(tf.constant, inputs)), seen).numpy()
+    assert (answers != plain).any() == ("e" in tables[name])
+    assert set(DRMN.ablations) == set(tables)
+
+
+@pytest.mark.parametrize(
+    "overrides, reads", [({}, True), ({"calibration": "printed"}, True), ({"lambda_sc": 0.0}, False)], ids=str
+)
+def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
+    ends = []
+    for shift in (0.0, 0.3):
+        benchmark = small()
+        benchmark.class_embeddings[benchmark.unseen_classes[0], 1] += shift
+        model = made(benchmark, **overrides)
+        step(model, batch_for(model, benchmark))
+        ends.append([variable.numpy() for variable in model.trainable_variables])
+    assert any((one != other).any() for one, other in zip(*ends, strict=True)) == reads
+    assert DRMN.reads_unseen_embeddings(model.config) == reads
+
+
+# Edges.
+
+
+@pytest.mark.parametrize("name", ["ensemble", "printed", "a single level"])
+def test_pictures_of_nothing_pass_without_a_nan(name):
+    """Maps of zeros, as a rectified level may be: in a batch of others, and as all of it."""
+    benchmark = small()
+    for rows in (slice(0, 2), slice(None)):
+        model = fresh(benchmark, **CONFIGS[name])
+        model.compile(keras.optimizers.SGD(0.1))
+        batch = batch_for(model, benchmark)
+        for level in batch.inputs:
+            level[rows] = 0
+        assert np.isfinite(list(step(model, batch).values())).all()
+        assert all(np.isfinite(variable).all() for variable in model.variables)
+        assert np.isfinite(list(step(model, batch).values())).all()
+        assert np.isfinite(model(batch.inputs)).all()
+        assert np.isfinite(model.attention(batch.inputs)["attribute"]).all()
+
+
+def test_a_stage_without_unseen_classes_trains():
+    none = np.array([], int)
+    benchmark = dataclasses.replace(small(), seen_classes=np.arange(5), unseen_classes=none, test_unseen=none)
+    model = made(benchmark)
+    losses = step(model, batch_for(model, benchmark))
+    assert losses["calibration_loss"] == 0 and losses["class_loss"] > 0.1
+
+
+def test_an_exported_model_scores_as_before(tmp_path):
+    benchmark = small()
+    model = made(benchmark)
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    levels = tuple(tf.TensorSpec([None, *shape], tf.float16) for shape in SHAPES)
+    archive.add_endpoint("score_classes", model.score_classes, [levels, tf.TensorSpec([None, 4], tf.float32)])
+    archive.write_out(tmp_path / "saved", verbose=False)
+    loaded = tf.saved_model.load(tmp_path / "saved")
+    new = np.random.default_rng(5).random((2, 4)).astype(np.float32)
+    for rows in (slice(0, 1), slice(0, 7)):
+        inputs = tuple(level[rows] for level in benchmark.inputs)
+        np.testing.assert_allclose(
+            loaded.score_classes(inputs, new), model.score_classes(inputs, new), rtol=1e-5, atol=1e-5
+        )
+
+
+# Configs.
+
+
+@pytest.mark.parametrize(
+    "name, value, wanted",
+    [
+        ("interaction_across", "none", "one of all, pictures"),
+        ("calibration", "none", "one of mass, printed"),
+        ("downscaling", "none", "one of pooling, convolution"),
+        ("lambda_sc", -0.1, "at least 0"),
+        ("lambda_gc", -1.0, "at least 0"),
+        ("weight_decay", -1e-4, "at least 0"),
+        ("scale", 0.0, "more than 0"),
+        ("prototype_length", -1.0, "more than 0"),
+        ("beta", 1.1, "a number from 0 to 1"),
+        ("beta", -0.1, "a number from 0 to 1"),
+        ("dropout", 1.0, "at least 0 and less than 1"),
+        ("norm_momentum", -0.1, "at least 0 and less than 1"),
+        ("reduction", 0, "at least 1"),
+        ("halve_every", 0, "at least 1"),
+        ("heads", 0, "at least 1"),
+        ("epochs", 0, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+    ],
+)
+def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
+    with pytest.raises(ValueError) as caught:
+        DRMNConfig(**{name: value})
+    assert str(caught.value) == f"{name}: got {value!r}; wanted {wanted}"
+
+
+@pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])
+def test_a_scaling_that_does_not_exist_is_a_sentence(name):
+    with pytest.raises(ValueError, match=f"^{name}: got 'none of them'; wanted one of none, l2, "):
+        DRMNConfig(**{name: "none of them"})
+
+
+# Replicas.
+
+REPLICATED = {
+    "all": {"lambda_sc": 3.0},
+    "pictures": {"interaction_across": "pictures", "calibration": "printed", "downscaling": "convolution"},
+}
+
+
+def several_steps(strategy, name):
+    """A model after three steps, and the losses of the first; each replica has its part of the rows."""
+    generator, benchmark = np.random.default_rng(2), small()
+    rows = np.array([generator.choice(benchmark.train, 8, replace=False) for _ in range(3)])
+    with strategy.scope():
+        model = made(benchmark, rate=0.05, **REPLICATED[name])
+
+    def part(array):
+        context = tf.distribute.get_replica_context()
+        share = array.shape[0] // context.num_replicas_in_sync
+        return array[context.replica_id_in_sync_group * share :][:share]
+
+    @tf.function
+    def train_step(inputs, labels):
+        strategy.run(lambda: model.train_step((tuple(map(part, inputs)), part(labels))))
+
+    losses = None
+    for batch in rows:
+        train_step(tuple(map(tf.constant, benchmark.take(batch))), tf.constant(benchmark.labels[batch]))
+        losses = losses or {key: float(tracker.result()) for key, tracker in model.trackers.items()}
+    return model, losses
+
+
+@pytest.fixture(scope="module")
+def on_two_replicas(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("replicas")
+    done = start("tests.models.test_drmn", folder / "weights.npz", cwd=folder).wait_for(300)
+    assert done.returncode == 0, done.err
+    with np.load(folder / "weights.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REPLICATED)
+def test_two_replicas_train_as_one(name, on_two_replicas):
+    """Tokens look at those of all replicas, statistics of levels and the mean inside the log are over all rows."""
+    (one, losses), before = several_steps(tf.distribute.get_strategy(), name), made(**REPLICATED[name])
+    for loss, value in losses.items():
+        np.testing.assert_allclose(on_two_replicas[f"{name}/{loss}"], value, rtol=2e-5, err_msg=loss)
+    start = variables_of(before)
+    for key, variable in variables_of(one).items():
+        np.testing.assert_allclose(on_two_replicas[f"{name}/{key}"], variable, rtol=0, atol=5e-5, err_msg=key)
+        assert np.abs(variable - start[key]).max() > 1e-3, key  # or the comparison could not fail
+
+
+def test_a_part_of_the_rows_alone_is_another_loss():
+    """Otherwise two replicas that forgot each other would pass the test above."""
+    benchmark = small()
+    for overrides in ({"interaction": False}, {"lambda_sc": 0.0}):
+        model = made(benchmark, **overrides)
+        batch, losses = batch_for(model, benchmark, 8), []
+        for rows in (slice(0, 8), slice(0, 4), slice(4, 8)):
+            part = dataclasses.replace(batch, levels=[x[rows] for x in batch.levels], labels=batch.labels[rows])
+            losses.append(expected_losses(weights_of(model), part)[1])
+        assert abs(np.mean(losses[1:]) / losses[0] - 1) > 1e-3
+
+
+if __name__ == "__main__":
+    (out,) = sys.argv[1:]
+    mirrored, arrays = strategies.get_strategy("mirrored", 2), {}
+    for name in REPLICATED:
+        model, losses = several_steps(mirrored, name)
+        arrays |= {f"{name}/{loss}": value for loss, value in losses.items()}
+        arrays |= {f"{name}/{key}": v.numpy() for key, v in variables_of(model).items()}
+    np.savez(out, **arrays)

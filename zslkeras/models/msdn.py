@@ -1,0 +1,435 @@
+"""MSDN: Chen, Hong, Xie, Yang, Peng, Wang, Zhao and You, Mutually Semantic Distillation Network (CVPR 2022).
+
+Scores every attribute in a picture twice: by an attention of attributes over regions, and by one of regions over
+attributes. A class scores the product of its embedding z with the attribute scores; the two branches teach each other.
+
+    L = L_ACEC(psi) + L_ACEC(Psi) + lambda_distill L_distill                       Eq. (10), with Eq. (7) and (8-9)
+    class = argmax of (alpha1 psi + alpha2 Psi) . z, plus an indicator of unseen classes                   Eq. (11)
+
+Deviations: the released code, which made the published numbers, differs from the equations. `variant` "code", the
+default, is what it computes; "paper" is what is printed.
+- Eq. (1) is printed with a softmax over attributes and Eq. (4) with one over regions; the code has them the other way
+  round. It has neither S, Psi_bar nor Att of Eq. (5-6): Psi[a] = sum_r softmax_a(v_a W2' x_r) (x_r W1' v_a).
+- Eq. (7) is printed with a calibration that pushes unseen classes down, a sum over them, and a cross entropy over seen
+  classes. The code has -log of the mean over the batch of the unseen mass, and a cross entropy over all classes.
+  "paper" has the sum as printed with its sign mended.
+- Eq. (8-9) print the squared distance of probabilities and the symmetrised divergence. The code has a weighted distance
+  of logits and Jensen-Shannon's divergence. "paper" takes the softmax over all classes, and Eq. (9)'s sum over seen.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
+from zslkeras.models.base import ZeroShotModel
+
+_NORM_FLOOR = 1e-12  # shorter regions count as zero
+
+
+@dataclasses.dataclass(frozen=True)
+class MSDNConfig:
+    """Defaults are those of CUB's published numbers, as released; the paper where it agrees."""
+
+    variant: str = "code"  # or "paper": the printed equations
+    alpha1: float = 0.9  # of psi in Eq. (11), Sec. 4.4
+    alpha2: float = 0.1  # of Psi
+    lambda_cal: float = 0.1  # of the calibration in Eq. (7), Sec. 4.1
+    lambda_distill: float = 0.001  # of Eq. (8), Sec. 4.1
+    optimizer: str = "rmsprop"  # Sec. 4.1, see CoupledRMSprop; or "adam"
+    learning_rate: float = 1e-4  # Sec. 4.1
+    momentum: float = 0.9  # Sec. 4.1; of "rmsprop"
+    weight_decay: float = 1e-4  # Sec. 4.1; in the gradient for "rmsprop", decoupled for "adam"
+    batch_size: int = 50  # Sec. 4.1
+    # The ablations of Table 2.
+    branches: str = "both"  # or "attribute_to_visual", "visual_to_attribute", "baseline": no attention
+    divergence_weight: float = 1.0  # of the divergence in Eq. (8)
+    distance_weight: float = 1.0  # of the distance in Eq. (8)
+    # Not in the paper; of the released code.
+    normalize: bool = True  # each region to unit length over its channels
+    normalize_vectors: bool = False  # attribute vectors to unit length at each step, as for AWA2
+    epochs: int = 30
+    sampler: str = "plain"
+    # Neither in the paper nor in the code.
+    vector_dim: int = 300  # of attribute vectors where the benchmark has none: then they start at random
+    start: float = 1.0  # standard deviation of the weights that do not start at zero
+    temperature: float = 1.0  # the factor of every logit
+    region_scaling: str = "none"  # of the channels, before `normalize`, fitted on training rows; see layers.SCALINGS
+    embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
+    patience: int | None = 10
+
+    def __post_init__(self):
+        choices = {
+            "variant": ("code", "paper"),
+            "optimizer": ("rmsprop", "adam"),
+            "branches": tuple(_WEIGHTS),
+            "region_scaling": SCALINGS,
+            "embedding_scaling": SCALINGS,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
+        for name in ("lambda_cal", "lambda_distill", "weight_decay", "momentum"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0")
+        for name in ("vector_dim", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
+
+
+# The weights of each choice of `branches`.
+_WEIGHTS = {
+    "both": ("w1", "w2", "w3", "w4"),
+    "attribute_to_visual": ("w1", "w2"),
+    "visual_to_attribute": ("w3", "w4"),
+    "baseline": ("w1",),
+}
+_FROM_VISUAL = ("w3", "w_att")  # stored [F, W]; the others are [W, F]
+
+
+class CoupledRMSprop(keras.optimizers.Optimizer):
+    """RMSprop as PyTorch computes it, which the published runs used: decay is a part of the gradient, epsilon stands
+    outside the root, and the rate outside the momentum."""
+
+    def __init__(self, learning_rate, decay=0.0, momentum=0.0, rho=0.99, epsilon=1e-8, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.decay, self.momentum, self.rho, self.epsilon = decay, momentum, rho, epsilon
+
+    def build(self, variables):
+        if not self.built:
+            super().build(variables)
+            self._squares, self._moves = self.add_optimizer_variables(variables, ["square", "move"])
+
+    def update_step(self, gradient, variable, learning_rate):
+        place = self._get_variable_index(variable)
+        squares, moves = self._squares[place].value, self._moves[place].value
+        gradient = gradient + self.decay * variable
+        square = self.rho * squares + (1 - self.rho) * tf.square(gradient)
+        move = self.momentum * moves + gradient / (tf.sqrt(square) + self.epsilon)
+        self.assign(squares, square)
+        self.assign(moves, move)
+        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * move)
+
+    def get_config(self):
+        names = ("decay", "momentum", "rho", "epsilon")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def project(regions, lookups):
+    """What each attribute finds in each region, for several kinds of looking in one matrix product.
+
+    Args:
+        regions: [B, R, F].
+        lookups: tensors [A, F].
+
+    Returns:
+        A tensor [A, B, R] for each of `lookups`: regions of a picture lie side by side, for the sums over them.
+    """
+    (num_regions, width), num_attributes = regions.shape[1:], lookups[0].shape[0]
+    maps = tf.matmul(tf.concat(lookups, axis=0), tf.reshape(regions, [-1, width]), transpose_b=True)
+    return tf.unstack(tf.reshape(maps, [len(lookups), num_attributes, -1, num_regions]))
+
+
+def over_regions(logits):
+    """Attention over the regions of a picture: softmax of [A, B, R] over its last axis."""
+    return tf.nn.softmax(logits)
+
+
+def over_attributes(logits):
+    """Attention over attributes: softmax of [A, B, R] over its first axis, where it lies."""
+    raised = tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis=0, keepdims=True)))
+    return raised / tf.reduce_sum(raised, axis=0, keepdims=True)
+
+
+def attended(scores, attention):
+    """Sum over regions of scores [A, B, R] by attention, -> [B, A]. As scores are linear in the regions, this is the
+    score of the attended region, Eq. (2-3), which is never formed."""
+    return tf.transpose(tf.reduce_sum(scores * attention, axis=2))
+
+
+def attended_as_printed(scores, attention, back):
+    """Psi(x) = Psi_bar(x) Att below Eq. (6), -> [B, A]; all of [A, B, R], `back` is Att."""
+    region_scores = tf.reduce_sum(scores * attention, axis=0)  # v_r W4 S_r, S_r = sum_a attention a, Eq. (5-6)
+    return tf.transpose(tf.reduce_sum(region_scores * back, axis=2))
+
+
+def attribute_to_visual(regions, vectors, w1, w2):
+    """psi as released: [B, A] of regions [B, R, F] and attribute vectors [A, W].
+
+    Args:
+        regions: [B, R, F].
+        vectors: [A, W].
+        w1: [W, F], of the score; the paper prints it as W_2.
+        w2: [W, F], of the attention; the paper prints it as W_1.
+    """
+    scores, logits = project(regions, [tf.matmul(vectors, w1), tf.matmul(vectors, w2)])
+    return attended(scores, over_regions(logits))
+
+
+def visual_to_attribute(regions, vectors, w3, w4):
+    """Psi as released: [B, A] of regions [B, R, F] and attribute vectors [A, W].
+
+    Args:
+        regions: [B, R, F].
+        vectors: [A, W].
+        w3: [F, W], of the score; the paper prints it as W_4.
+        w4: [W, F], of the attention; the paper prints it as W_3, transposed.
+    """
+    scores, logits = project(regions, [tf.matmul(vectors, w3, transpose_b=True), tf.matmul(vectors, w4)])
+    return attended(scores, over_attributes(logits))
+
+
+def indicator(seen_mask):
+    """I in Eq. (7): 1 for unseen classes and -1 for seen ones."""
+    return 1.0 - 2.0 * seen_mask
+
+
+def self_calibration(logits, seen_mask):
+    """-log of the mean over rows of the mass on unseen classes, as released.
+
+    Args:
+        logits: [B, K], the indicator added; B are all rows of the global batch, as the mean stands inside the log.
+        seen_mask: [K], 1.0 where a class is seen.
+    """
+    unseen = tf.where(seen_mask > 0, logits.dtype.min, logits)
+    mass = tf.reduce_logsumexp(unseen, axis=1) - tf.reduce_logsumexp(logits, axis=1)
+    rows = tf.cast(tf.shape(logits)[0], logits.dtype)
+    return tf.math.log(rows) - tf.reduce_logsumexp(mass)
+
+
+def self_calibration_as_printed(logits, seen_mask):
+    """The second half of Eq. (7) with its sign mended: the mean over rows of -sum over unseen classes of log p."""
+    return -tf.reduce_mean(tf.reduce_sum((1.0 - seen_mask) * tf.nn.log_softmax(logits), axis=1))
+
+
+def weighted_distance(first, second):
+    """Mean over rows of sum_k |d_k| / |d| d_k^2 with d the difference of two logits [B, K], as released; 0 at d = 0."""
+    difference = tf.abs(first - second)
+    # The root's gradient is infinite at zero, where the cube is zero to a higher power.
+    length = tf.sqrt(tf.maximum(tf.reduce_sum(difference**2, axis=1), _NORM_FLOOR**2))
+    return tf.reduce_mean(tf.reduce_sum(difference**3, axis=1) / length)
+
+
+def jensen_shannon(first, second):
+    """Mean over rows of Jensen-Shannon's divergence of the softmax of two logits [B, K]: 0 to log 2."""
+    p, q = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
+    # log(p / M) with M = (p + q) / 2 is log 2 - softplus(log q - log p): exactly 0 where p = q.
+    log_two = tf.math.softplus(tf.zeros([], p.dtype))
+    terms = tf.exp(p) * (log_two - tf.math.softplus(q - p)) + tf.exp(q) * (log_two - tf.math.softplus(p - q))
+    return tf.reduce_mean(tf.reduce_sum(terms, axis=1)) / 2
+
+
+def distillation(first, second, divergence_weight=1.0, distance_weight=1.0):
+    """L_distill as released, of the logits [B, K] of two branches; 0 where they agree."""
+    return divergence_weight * jensen_shannon(first, second) + distance_weight * weighted_distance(first, second)
+
+
+def distillation_as_printed(first, second, seen_mask, divergence_weight=1.0, distance_weight=1.0):
+    """L_distill as printed: Eq. (8) of the probabilities of two branches, Eq. (9) with its sum over seen classes."""
+    log_p, log_q = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
+    p, q = tf.exp(log_p), tf.exp(log_q)
+    both_ways = tf.reduce_sum(seen_mask * (p - q) * (log_p - log_q), axis=1) / 2  # KL(p, q) + KL(q, p), halved
+    squares = tf.reduce_sum((p - q) ** 2, axis=1)
+    return tf.reduce_mean(divergence_weight * both_ways + distance_weight * squares)
+
+
+class MSDN(ZeroShotModel):
+    """Attribute scores by two attentions that teach each other."""
+
+    Config = MSDNConfig
+    eats = "maps"
+    ablations = {
+        "baseline": {"branches": "baseline"},
+        "v_to_a": {"branches": "visual_to_attribute"},
+        "a_to_v": {"branches": "attribute_to_visual"},
+        "v_to_a_distilled": {"alpha1": 0.0, "alpha2": 1.0},
+        "a_to_v_distilled": {"alpha1": 1.0, "alpha2": 0.0},
+        "jsd": {"distance_weight": 0.0},
+        "l2": {"divergence_weight": 0.0},
+        "full": {},
+    }
+    losses_reported = ("class_loss", "calibration_loss", "distillation_loss")
+    paper_rule = {"gamma": 2.0}  # the indicator of Eq. (11), 1 for unseen and -1 for seen classes
+
+    def __init__(self, config, input_shape, class_embeddings, seen_mask, attribute_vectors=None, seed=0, **kwargs):
+        # Not handed to the base, which keeps them constant: here they are trained.
+        super().__init__(config, input_shape, class_embeddings, seen_mask, None, seed, **kwargs)
+        (*_, width), num_attributes = input_shape, class_embeddings.shape[1]
+        generator = np.random.default_rng(seed)
+        if attribute_vectors is None:
+            attribute_vectors = generator.standard_normal((num_attributes, config.vector_dim))
+        unit = l2_normalize(np.asarray(attribute_vectors, np.float32))
+        self.attribute_vectors = self._trained("attribute_vectors", unit)
+        shape = unit.shape[1], width
+        self.weight_names = _WEIGHTS[config.branches]
+        if config.variant == "paper" and "w3" in self.weight_names:
+            self.weight_names += ("w_att",)
+        for name in self.weight_names:
+            # As released, all but the first start at zero: attention at 1/R, and scores of the second branch at 0.
+            # Att, which the released code does not have, cannot start there too: nothing would ever move.
+            drawn = name in ("w1", "w_att")
+            value = config.start * generator.standard_normal(shape) if drawn else np.zeros(shape)
+            setattr(self, name, self._trained(name, value.T if name in _FROM_VISUAL else value))
+        self.region_scaling = FeatureScaling(width, name="region_scaling")
+        self.embedding_scaling = FeatureScaling(num_attributes, name="embedding_scaling")
+        self.has_unseen = not np.all(np.asarray(seen_mask) > 0)
+
+    @classmethod
+    def reads_unseen_embeddings(cls, config):
+        # As released, every loss runs over all classes; as printed, the calibration and the distance of Eq. (8) do.
+        distills = config.branches == "both" and config.lambda_distill > 0
+        return config.variant == "code" or config.lambda_cal > 0 or distills
+
+    def adapt(self, benchmark):
+        embeddings = benchmark.class_embeddings
+        self.embedding_scaling.fit(
+            self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
+        )
+        # Regions are numbered row by row, so that a part of a few thousand of them is a few pictures.
+        per_row = int(np.prod(self.row_shape[:-1]))
+
+        def take_regions(numbers):
+            first, last = numbers[0] // per_row, numbers[-1] // per_row + 1
+            maps = benchmark.take(benchmark.train[first:last])
+            return maps.reshape(-1, maps.shape[-1])[numbers - first * per_row]
+
+        self.region_scaling.fit(self.config.region_scaling, take_regions, np.arange(len(benchmark.train) * per_row))
+
+    def compile(self, optimizer=None, **kwargs):
+        config = self.config
+        if optimizer is None and config.optimizer == "rmsprop":
+            optimizer = CoupledRMSprop(config.learning_rate, config.weight_decay, config.momentum)
+        elif optimizer is None:
+            optimizer = keras.optimizers.Adam(config.learning_rate, weight_decay=config.weight_decay or None)
+        super().compile(optimizer=optimizer, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data):
+        inputs, labels = data
+        config, seen = self.config, self.seen_mask.value
+        calibration = distance = tf.constant(0.0)  # for what leaves them out
+        with tf.GradientTape() as tape:
+            classes = self._class_logits(inputs, self.class_embeddings.value)
+            loss = class_loss = tf.add_n([self._class_loss(logits, labels) for logits in classes.values()])
+            lifted = [logits + indicator(seen) for logits in classes.values()]
+            if config.lambda_cal > 0 and self.has_unseen:
+                calibration = tf.add_n([self._calibration(logits) for logits in lifted])
+                loss += config.lambda_cal * calibration  # Eq. (7)
+            if config.lambda_distill > 0 and len(lifted) == 2:
+                weights = config.divergence_weight, config.distance_weight
+                if config.variant == "code":
+                    distance = distillation(*lifted, *weights)
+                else:
+                    distance = distillation_as_printed(*classes.values(), seen, *weights)
+                loss += config.lambda_distill * distance  # Eq. (10)
+        self.minimize(tape, loss, self.optimizer, self.trainable_variables)
+        return self.report(class_loss=class_loss, calibration_loss=calibration, distillation_loss=distance)
+
+    def score_classes(self, inputs, class_embeddings):
+        """Eq. (11) without its indicator."""
+        return self._fused(self._class_logits(inputs, class_embeddings))
+
+    def attribute_scores(self, inputs):
+        """psi and Psi: {"attribute_to_visual": [B, A], "visual_to_attribute": [B, A]}, or the one branch there is."""
+        return {name: scores for name, (_, scores) in self._branches(inputs).items()}
+
+    def attention(self, inputs):
+        """Where each attribute is seen: branch name -> [B, A, H, W]. Sums to one over the places of an attribute, or
+        over the attributes of a place: as released in the first branch and the second, as printed the other way."""
+        height, width, _ = self.row_shape
+        return {
+            name: tf.reshape(tf.transpose(attention, [1, 0, 2]), [-1, tf.shape(attention)[0], height, width])
+            for name, (attention, _) in self._branches(inputs).items()
+            if attention is not None
+        }
+
+    def embed(self, inputs):
+        """The spaces of Fig. 5: the pooled features, the attribute scores of each branch, and their fusion."""
+        scores = self.attribute_scores(inputs)
+        both = {"both": self._fused(scores)} if len(scores) == 2 else {}
+        pooled = tf.cast(_pooled(*self._regions(inputs)), tf.float32)
+        return {**scores, **both, "baseline": pooled}  # of a baseline, its features too
+
+    def _branches(self, inputs):
+        """Branch name -> its attention [A, B, R], or None, and its attribute scores [B, A], all float32."""
+        regions, factors = self._regions(inputs)
+        if self.config.branches == "baseline":
+            (scores,) = project(_pooled(regions, factors)[:, None], self._lookups())
+            return {"baseline": (None, tf.transpose(tf.cast(scores[..., 0], tf.float32)))}
+        maps = project(regions, self._lookups())
+        # What was found is shortened instead of the regions: it is the same, and there is less of it.
+        found = {name: tf.cast(one, tf.float32) * factors for name, one in zip(self.weight_names, maps, strict=True)}
+        axes = [over_regions, over_attributes]
+        first, second = axes if self.config.variant == "code" else reversed(axes)
+        branches = {}
+        if "w1" in found:
+            attention = first(found["w2"])
+            branches["attribute_to_visual"] = attention, attended(found["w1"], attention)
+        if "w3" in found:
+            attention = second(found["w4"])
+            if self.config.variant == "code":
+                scores = attended(found["w3"], attention)
+            else:
+                scores = attended_as_printed(found["w3"], attention, found["w_att"])
+            branches["visual_to_attribute"] = attention, scores
+        return branches
+
+    def _regions(self, inputs):
+        """Regions [B, R, F] in what the projections compute in, and the factors [B, R] that make their lengths one."""
+        height, width, channels = self.row_shape
+        regions = tf.cast(tf.reshape(inputs, [-1, height * width, channels]), tf.float32)
+        if self.config.region_scaling != "none":
+            regions = self.region_scaling(regions)
+        squares = tf.reduce_sum(regions**2, axis=2)
+        factors = tf.math.rsqrt(tf.maximum(squares, _NORM_FLOOR**2)) if self.config.normalize else tf.ones_like(squares)
+        return tf.cast(regions, self.compute_dtype), factors
+
+    def _lookups(self):
+        """What each attribute looks for by each weight: a list of [A, F]."""
+        vectors = self.attribute_vectors.value
+        if self.config.normalize_vectors:
+            vectors = l2_normalize(vectors)
+        vectors = tf.cast(vectors, self.compute_dtype)
+        weights = {name: tf.cast(getattr(self, name).value, self.compute_dtype) for name in self.weight_names}
+        return [tf.matmul(vectors, weight, transpose_b=name in _FROM_VISUAL) for name, weight in weights.items()]
+
+    def _class_logits(self, inputs, class_embeddings):
+        """psi . z and Psi . z times the temperature: branch name -> [B, K]."""
+        classes = self.config.temperature * self.embedding_scaling(tf.cast(class_embeddings, tf.float32))
+        return {
+            name: tf.matmul(scores, classes, transpose_b=True) for name, scores in self.attribute_scores(inputs).items()
+        }
+
+    def _fused(self, branches):
+        """alpha1 and alpha2 of Eq. (11); a branch alone as it is."""
+        first, *rest = branches.values()
+        return self.config.alpha1 * first + self.config.alpha2 * rest[0] if rest else first
+
+    def _class_loss(self, logits, labels):
+        """The cross entropy of Eq. (7): as released over all classes, as printed over the seen ones."""
+        if self.config.variant == "paper":
+            logits = tf.where(self.seen_mask.value > 0, logits, logits.dtype.min)
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+    def _calibration(self, logits):
+        if self.config.variant == "paper":
+            return self_calibration_as_printed(logits, self.seen_mask.value)
+        return self_calibration(self._gather(logits), self.seen_mask.value)
+
+    def _gather(self, rows):
+        """Rows of all replicas, with gradient: the mean over a part of the batch would be another function."""
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return rows
+        return context.all_gather(rows, axis=0)
+
+    def _trained(self, name, value):
+        return self.add_weight(shape=value.shape, initializer=keras.initializers.Constant(value), name=name)
+
+
+def _pooled(regions, factors):
+    """The mean over regions, each times its factor: [B, F]."""
+    shares = tf.cast(factors / regions.shape[1], regions.dtype)
+    return tf.matmul(shares[:, None], regions)[:, 0]
