@@ -43,19 +43,30 @@ def write_plots(experiment, finished, yardstick):
     """The seen-unseen curve, the course of the training, and who is taken for whom, of the first seed."""
     first, base = finished[0], yardstick[0]
     runs = {experiment.model: first} | ({"ESZSL": base} if base and base is not first else {})
-    if len(first.outcomes.unseen) and first.outcomes.in_unseen.any():
+    if has_unseen(first):
         curves = {}
         for label, one in runs.items():
             numbers = evaluation.numbers(one.outcomes, one.choice.gamma)
             chosen = numbers["U"], numbers["S"]
             curves[label] = *evaluation.curve(one.outcomes), chosen, numbers["AUSUC"]
         plots.seen_unseen_curve(experiment.out / "curve.png", curves)
-        names = recipe.published(experiment.data, MODELS[experiment.model].eats).class_names
-        tables = {label: evaluation.confusion(one.outcomes) for label, one in reversed(runs.items())}
-        plots.confusion(experiment.out / "confusion.png", tables, [names[c] for c in first.outcomes.unseen])
+        write_confusion(experiment.out, experiment, dict(reversed(runs.items())))
     if first.choice.history:
         metrics = {metric: f"val_{metric}" for metric in ("T", "U", "S", "H", "AUSUC")}
         plots.history(experiment.out / "history.png", first.choice.history, metrics, first.choice.state)
+
+
+def has_unseen(finished):
+    """Whether any test picture is of an unseen class."""
+    return len(finished.outcomes.unseen) > 0 and bool(finished.outcomes.in_unseen.any())
+
+
+def write_confusion(out, experiment, runs):
+    """Who is taken for whom among the unseen classes, side by side for {label: Finished}; ASPN, Fig. 3 (c) and (d)."""
+    unseen = next(iter(runs.values())).outcomes.unseen
+    names = recipe.published(experiment.data, MODELS[experiment.model].eats).class_names
+    tables = {label: evaluation.confusion(one.outcomes) for label, one in runs.items()}
+    plots.confusion(out / "confusion.png", tables, [names[c] for c in unseen])
 
 
 def write_attention(out, runs, count):

@@ -127,10 +127,11 @@ def _conclude(out, trained):
         if FLAGS.plot_tsne:
             figures.write_tsne(experiment, finished[0])
         print(report.table(results[name], name))
-    if FLAGS.plot_attention:
-        runs = {name: (experiment, finished[0]) for name, (experiment, finished, _) in trained.items()}
-        if lack := figures.write_attention(out, runs, FLAGS.plot_attention):
-            print(f"note: {lack}")
+    runs = {name: (experiment, finished[0]) for name, (experiment, finished, _) in trained.items()}
+    if len(runs) > 1 and figures.has_unseen(finished[0]):
+        figures.write_confusion(out, experiment, {name: one for name, (_, one) in runs.items()})
+    if FLAGS.plot_attention and (lack := figures.write_attention(out, runs, FLAGS.plot_attention)):
+        print(f"note: {lack}")
     print(report.summary(results) if len(results) > 1 else "", report.LEGEND, f"written: {out}", sep="\n")
 
 

@@ -243,6 +243,7 @@ def test_every_ablation_has_a_folder_and_a_table(run, tmp_path):
         assert ran.out.count(f"example ({name}) on flo, res101: 1 seed, percent") == 1
     tail = ran.out.partition("all rows, percent")[2]
     assert "\nfull " in tail and "\nnoisy " in tail
+    assert (out / "confusion.png").exists()  # the rows side by side
 
 
 def test_one_ablation_has_a_name_of_its_own(run, tmp_path):

@@ -267,7 +267,7 @@ def test_what_a_model_finds_in_pictures(name):
     np.testing.assert_array_equal(spaces["attribute"], e["attribute"])
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["ensemble", "baseline", "printed", "finest level"])
 def test_scores_of_classes_built_in_new_and_alone(name):
     benchmark = small()
     model = made(benchmark, **CONFIGS[name])
@@ -406,6 +406,17 @@ def test_a_fused_feature_is_the_level_itself_where_projections_say_nothing():
     levels = [tf.constant(level, tf.float32) for level in batch.inputs]
     for training in (True, False):
         np.testing.assert_array_equal(model.fuse(levels, training), batch.inputs[1].reshape(5, 6, 8))
+
+
+@pytest.mark.parametrize("downscaling", ["pooling", "convolution"])
+def test_a_level_may_be_finer_one_way_and_coarser_the_other(downscaling):
+    """Where the number of pictures divides what a confusion of the two would make of them."""
+    part = drmn.Projection((4, 1, 5), (2, 3, 8), downscaling, 0.9)
+    maps = tf.constant(np.random.default_rng(0).standard_normal((3, 4, 1, 5)), tf.float32)
+    out = part(maps).numpy()
+    assert out.shape == (3, 2, 3, 8)
+    np.testing.assert_array_equal(out, out[:, :, :1].repeat(3, axis=2))
+    np.testing.assert_allclose(out[1], part(maps[1:2])[0], rtol=1e-5, atol=1e-6)
 
 
 def test_a_level_that_does_not_exist_and_grids_that_do_not_fit_are_sentences():
@@ -924,6 +935,7 @@ def test_an_exported_model_scores_as_before(tmp_path):
         ("reduction", 0, "at least 1"),
         ("halve_every", 0, "at least 1"),
         ("heads", 0, "at least 1"),
+        ("feedforward", 0, "at least 1, or None"),
         ("epochs", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
     ],

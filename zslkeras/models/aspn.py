@@ -239,7 +239,7 @@ class ASPN(ZeroShotModel):
             kept = tf.cast(self.uniform(tf.shape(hidden)) >= self.config.dropout, hidden.dtype)
             hidden *= kept / (1 - self.config.dropout)
         if self.config.attention:
-            context = self._gather(hidden) if context is None else context
+            context = self.gather(hidden) if context is None else context
             ours, theirs = (self.f, self.g) if self.config.attention_axis == "row" else (self.g, self.f)
             mixed = attend(ours(hidden), theirs(context), context)  # Eq. (5)
             alpha = tf.cast(tf.sigmoid(self.alpha_logit), hidden.dtype)
@@ -354,13 +354,6 @@ class ASPN(ZeroShotModel):
         if self.config.reduction == "mean":
             return tf.reduce_mean(squares)
         return tf.reduce_mean(tf.reduce_sum(squares, 1))  # over elements; over rows the mean, as for every other loss
-
-    def _gather(self, hidden):
-        """Rows of all replicas, with gradient: attention over a part of the batch would be another function."""
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return hidden
-        return context.all_gather(hidden, axis=0)
 
 
 def _dense(inputs, units, activation, name, use_bias=True):

@@ -98,6 +98,13 @@ class ZeroShotModel(keras.Model):
         share = tf.constant(1.0 / self.distribute_strategy.num_replicas_in_sync, loss.dtype)
         optimizer.apply(tape.gradient(loss, variables, output_gradients=share), variables)
 
+    def gather(self, rows):
+        """The rows of all replicas, with gradient: for what a part of the batch would make another function of."""
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            return rows
+        return context.all_gather(rows, axis=0)
+
     def noise(self, shape):
         """Standard normal draws, different at every call and on every replica, the same in a run of the same seed."""
         return tf.random.stateless_normal(shape, self._next_seed())

@@ -92,6 +92,8 @@ class DRMNConfig:
         for name in ("reduction", "halve_every", "heads", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
+        if self.feedforward is not None and self.feedforward < 1:
+            raise ValueError(f"feedforward: got {self.feedforward}; wanted at least 1, or None")
 
 
 def spatial_attention(regions, lookups):
@@ -247,7 +249,7 @@ class Projection(keras.layers.Layer):
             maps = tf.nn.avg_pool2d(maps, self.factors, self.factors, "SAME")
         # A dense layer is one matrix product over all cells.
         projected = self.project(maps if self.convolves else tf.reshape(maps, [-1, maps.shape[-1]]))
-        cells = self.grid if self.convolves else maps.shape[1:3]
+        cells = projected.shape[1:3] if self.convolves else maps.shape[1:3]
         projected = self.norm(tf.reshape(projected, [-1, self.width]), training=training)
         projected = tf.reshape(projected, [-1, *cells, self.width])
         for axis, side in enumerate(self.grid, 1):
@@ -433,7 +435,7 @@ class DRMN(ZeroShotModel):
         """Attention of several heads over [B, A, heads * d], given queries, keys and values side by side."""
         heads, width = self.config.heads, self.head_width
         queries, others = tf.split(projected, [heads * width, 2 * heads * width], axis=2)
-        keys, values = tf.split(self._gather(others), 2, axis=2)
+        keys, values = tf.split(self.gather(others), 2, axis=2)
         num_attributes = queries.shape[1]
         across_all = self.config.interaction_across == "all"
         # A sequence is all attributes of all pictures, [heads, B * A, d], or one of them, [A * heads, B, d].
@@ -484,20 +486,13 @@ class DRMN(ZeroShotModel):
     def _calibration(self, logits):
         if self.config.calibration == "printed":
             return self_calibration_as_printed(logits, self.seen_mask.value, self.config.indicator)
-        return self_calibration(self._gather(logits), self.seen_mask.value, self.config.indicator)
+        return self_calibration(self.gather(logits), self.seen_mask.value, self.config.indicator)
 
     def _drop(self, units):
         if not self.config.dropout:
             return units
         kept = tf.cast(self.uniform(tf.shape(units)) >= self.config.dropout, units.dtype)
         return units * kept / (1 - self.config.dropout)
-
-    def _gather(self, rows):
-        """Rows of all replicas, with gradient."""
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return rows
-        return context.all_gather(rows, axis=0)
 
     def _matrix(self, name, rows, columns):
         return self.add_weight(shape=(rows, columns), initializer="glorot_uniform", name=name)

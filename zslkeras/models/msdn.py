@@ -416,14 +416,7 @@ class MSDN(ZeroShotModel):
     def _calibration(self, logits):
         if self.config.variant == "paper":
             return self_calibration_as_printed(logits, self.seen_mask.value)
-        return self_calibration(self._gather(logits), self.seen_mask.value)
-
-    def _gather(self, rows):
-        """Rows of all replicas, with gradient: the mean over a part of the batch would be another function."""
-        context = tf.distribute.get_replica_context()
-        if context is None or context.num_replicas_in_sync == 1:
-            return rows
-        return context.all_gather(rows, axis=0)
+        return self_calibration(self.gather(logits), self.seen_mask.value)
 
     def _trained(self, name, value):
         return self.add_weight(shape=value.shape, initializer=keras.initializers.Constant(value), name=name)
