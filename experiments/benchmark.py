@@ -135,7 +135,7 @@ def _jlaf_figures(attributes, classes, seen, rate):
     model, batch = _jlaf(attributes, classes, seen)
     step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
     naive = tf.function(lambda batch: _jlaf_naive_step(model, *batch))
-    score = tf.function(lambda maps: model.score_classes(maps, model.class_embeddings.value))
+    score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
     seconds = _median(lambda: step(batch)["class_loss"].numpy())
     naive_seconds = _median(lambda: naive(batch).numpy())
     return {
@@ -159,14 +159,14 @@ def msdn():
     for name, sizes in MSDN_SIZES.items():
         for precision in ("float32", "mixed_bfloat16"):
             model, batch = _msdn(*sizes, precision)
-            figures[f"{name}, {precision}"] = _msdn_figures(model, batch, rate, jit=False)
-            figures[f"{name}, {precision}, XLA"] = _msdn_figures(model, batch, rate, jit=True)
+            figures[f"{name}, {precision}"] = _step_figures(model, batch, rate, jit=False)
+            figures[f"{name}, {precision}, XLA"] = _step_figures(model, batch, rate, jit=True)
     return figures
 
 
-def _msdn_figures(model, batch, rate, jit):
+def _step_figures(model, batch, rate, jit=False):
     step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
-    score = tf.function(lambda maps: model.score_classes(maps, model.class_embeddings.value), jit_compile=jit)
+    score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
     seconds = _median(lambda: step(batch)["class_loss"].numpy())
     return {
         "milliseconds": 1e3 * seconds,
@@ -199,20 +199,8 @@ def drmn():
     for name, sizes in DRMN_SIZES.items():
         for precision in ("float32", "mixed_bfloat16"):
             model, batch = _drmn(*sizes, precision, interaction=False)
-            figures[f"{name}, {precision}"] = _drmn_figures(model, batch, rate)
+            figures[f"{name}, {precision}"] = _step_figures(model, batch, rate)
     return figures
-
-
-def _drmn_figures(model, batch, rate):
-    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
-    score = tf.function(lambda levels: model.score_classes(levels, model.class_embeddings.value))
-    seconds = _median(lambda: step(batch)["class_loss"].numpy())
-    return {
-        "milliseconds": 1e3 * seconds,
-        "gflop": flops(step, batch) / 1e9,
-        "share_of_float32_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
-        "images_per_second": len(batch[1]) / _median(lambda: score(batch[0]).numpy()),
-    }
 
 
 def sit():

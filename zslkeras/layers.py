@@ -57,6 +57,17 @@ class FeatureScaling(keras.layers.Layer):
         self.factor.assign(factor)
         self.norm_after.assign(float(centred))
 
+    def fit_regions(self, kind, take, rows):
+        """Fits `kind` on every region of the maps `take(rows)`, [n, H, W, width]."""
+        per_row = int(np.prod(take(rows[:1]).shape[1:-1]))
+
+        # Regions are numbered row by row, so that a part of a few thousand of them is a few pictures.
+        def take_regions(numbers):
+            first, last = numbers[0] // per_row, numbers[-1] // per_row + 1
+            return np.reshape(take(rows[first:last]), [-1, self.width])[numbers - first * per_row]
+
+        self.fit(kind, take_regions, np.arange(len(rows) * per_row))
+
     def call(self, features):
         features = tf.where(self.norm_before > 0, l2_normalize(features), features)
         features = (features - self.shift) * self.factor

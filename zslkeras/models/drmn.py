@@ -325,16 +325,9 @@ class DRMN(ZeroShotModel):
         self.embedding_scaling.fit(
             self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
         )
-        for number, ((*cells, channels), scaling) in enumerate(zip(self.row_shape, self.scalings, strict=True)):
-            # Regions are numbered row by row, so that a part of a few thousand of them is a few pictures.
-            per_row = math.prod(cells)
-
-            def take_regions(places, number=number, per_row=per_row, channels=channels):
-                first, last = places[0] // per_row, places[-1] // per_row + 1
-                maps = benchmark.take(rows[first:last])[number]
-                return maps.reshape(-1, channels)[places - first * per_row]
-
-            scaling.fit(self.config.region_scaling, take_regions, np.arange(len(rows) * per_row))
+        for level, scaling in enumerate(self.scalings):
+            maps = lambda rows, level=level: benchmark.take(rows)[level]  # noqa: E731
+            scaling.fit_regions(self.config.region_scaling, maps, rows)
 
     def compile(self, optimizer=None, **kwargs):
         rate, decay = self.config.learning_rate, self.config.weight_decay or None

@@ -180,16 +180,8 @@ class JLAF(ZeroShotModel):
         self.embedding_scaling.fit(
             self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
         )
-        # Regions are numbered row by row, so that a part of a few thousand of them is a few pictures.
-        per_row = int(np.prod(self.row_shape[:-1]))
-
-        def take_regions(numbers):
-            first, last = numbers[0] // per_row, numbers[-1] // per_row + 1
-            maps = np.asarray(benchmark.take(benchmark.train[first:last]), np.float32)
-            return np.asarray(self._powered(maps.reshape(-1, maps.shape[-1])[numbers - first * per_row]))
-
-        numbers = np.arange(len(benchmark.train) * per_row)
-        self.region_scaling.fit(self.config.region_scaling, take_regions, numbers)
+        powered = lambda rows: self._powered(np.asarray(benchmark.take(rows), np.float32))  # noqa: E731
+        self.region_scaling.fit_regions(self.config.region_scaling, powered, benchmark.train)
 
     def compile(self, optimizer=None, **kwargs):
         rate, decay = self.config.learning_rate, self.config.weight_decay or None

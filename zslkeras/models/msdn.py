@@ -71,9 +71,13 @@ class MSDNConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
-        for name in ("lambda_cal", "lambda_distill", "weight_decay", "momentum"):
+        losses = ("lambda_cal", "lambda_distill", "divergence_weight", "distance_weight")
+        for name in (*losses, "weight_decay", "momentum", "start"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0")
+        for name in ("learning_rate", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted more than 0")
         for name in ("vector_dim", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
@@ -287,15 +291,7 @@ class MSDN(ZeroShotModel):
         self.embedding_scaling.fit(
             self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
         )
-        # Regions are numbered row by row, so that a part of a few thousand of them is a few pictures.
-        per_row = int(np.prod(self.row_shape[:-1]))
-
-        def take_regions(numbers):
-            first, last = numbers[0] // per_row, numbers[-1] // per_row + 1
-            maps = benchmark.take(benchmark.train[first:last])
-            return maps.reshape(-1, maps.shape[-1])[numbers - first * per_row]
-
-        self.region_scaling.fit(self.config.region_scaling, take_regions, np.arange(len(benchmark.train) * per_row))
+        self.region_scaling.fit_regions(self.config.region_scaling, benchmark.take, benchmark.train)
 
     def compile(self, optimizer=None, **kwargs):
         config = self.config
