@@ -35,8 +35,8 @@ CONFIGS = {
     # Means of T / H there: ESZSL 44.2 / 45.1; the printed form is at chance. As the ablation "baseline": with cosine,
     # centred_l2, temperature 20 and E's hidden layer of ReLUs 42.9 / 46.4; with embeddings centred_l2 46.6 / 51.2; with
     # a linear hidden layer 51.4 / 55.2; with whitened features, embeddings only centred and theta 0.1 53.5 / 57.7, of
-    # which theta is T +2.5. The rest of ASPN then adds nothing: 53.6 / 57.7 with alpha 0.05, the same with 0.3. On folds
-    # 3-5, which none of this had seen, the last steps are worth nothing: 59.8 / 59.3, and 60.1 / 59.1 before them.
+    # which theta is T +2.5. The rest of ASPN then adds nothing: 53.6 / 57.7 with alpha 0.05, the same with 0.3.
+    # On folds 3-5, which none of this had seen, the last steps are worth nothing: 59.8 / 59.3, 60.1 / 59.1 before them.
     ("aspn", "flo", "mobilenetv2"): {
         **_COSINE,
         "hidden": 512,

@@ -769,7 +769,7 @@ def test_float16_is_read_exactly():
     assert inputs.dtype == np.float16
     np.testing.assert_array_equal(model(inputs), model(inputs.astype(np.float32)))
     large = (1000 * inputs.astype(np.float32)).astype(np.float16)  # float16 has no numbers for their squares
-    assert np.isfinite(large).all() and float(np.abs(large).max()) ** 2 > np.finfo(np.float16).max
+    assert np.isfinite(large).all() and float(np.abs(large).max()) ** 2 > float(np.finfo(np.float16).max)
     np.testing.assert_allclose(model(large), model(inputs), rtol=0, atol=0.01)
     small_ones = 1e-8 * inputs.astype(np.float32)
     np.testing.assert_allclose(model(small_ones), model(inputs), rtol=1e-4, atol=1e-5)
