@@ -289,7 +289,7 @@ def test_the_printed_form():
     config = JLAFConfig(**PRINTED)
     assert (config.alpha, config.eta) == (0.5, 1.0)  # Sec. 4.1
     benchmark = small()
-    model = made(benchmark, alpha=0.5, eta=1.0, **PRINTED)
+    model = made(benchmark, **PRINTED)
     rows = benchmark.train[:6]
     x = benchmark.inputs[rows].astype(np.float64).reshape(6, 6, 7)
     k = benchmark.class_embeddings.astype(np.float64)
@@ -615,7 +615,7 @@ def test_ablations_change_what_they_name():
 
 def test_printed_leaves_nothing_that_is_not_in_the_paper():
     """Whatever a dataset's config sets besides how long to train which of the paper's networks."""
-    free = {"alpha", "eta", "coupled", "hidden"}
+    free = {"coupled"}
     free |= {"learning_rate", "weight_decay", "batch_size", "epochs", "sampler", "patience"}
     assert set(PRINTED) == {field.name for field in dataclasses.fields(JLAFConfig)} - free
 

@@ -134,6 +134,9 @@ class JLAF(ZeroShotModel):
         "without_ma": {"alpha": 0.0},
         "uncoupled": {"coupled": False},
         "printed": {
+            "alpha": 0.5,
+            "eta": 1.0,
+            "hidden": None,
             "encoder_activation": "sigmoid",
             "normalize": False,
             "sharpness": 1.0,
