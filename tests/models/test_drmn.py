@@ -318,15 +318,15 @@ PURE = {  # the model's function of logits, and the reference's
         lambda o: reference.cross_entropy(o, LABELS, SEEN_IDS),
     ),
     "calibration": (
-        lambda o: drmn.self_calibration(o, MASK, 1.0),
+        lambda o: drmn.self_calibration(o + (1 - MASK), MASK),
         lambda o: reference.pooled_calibration(o, SEEN, 1.0, 0.0),
     ),
     "the predecessor's calibration": (
-        lambda o: drmn.self_calibration(o, MASK, 2.0),
+        lambda o: drmn.self_calibration(o + 2 * (1 - MASK), MASK),
         lambda o: reference.pooled_calibration(o, SEEN),  # plus one and minus one
     ),
     "printed calibration": (
-        lambda o: drmn.self_calibration_as_printed(o, MASK),
+        lambda o: drmn.self_calibration_as_printed(o + (1 - MASK), MASK),
         lambda o: reference.printed_calibration(o, SEEN),
     ),
     "global": (

@@ -26,6 +26,7 @@ import tensorflow as tf
 
 from zslkeras.errors import InputError
 from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
+from zslkeras.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.base import ZeroShotModel
 
 _EPSILON = 1e-5  # of the variance in every normalisation, as in most published code; Keras has 1e-3
@@ -194,25 +195,6 @@ def class_loss(logits, labels, seen_mask):
     """The first half of Eq. (9): cross entropy over the seen classes, mean over rows."""
     seen = tf.where(seen_mask > 0, logits, logits.dtype.min)
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, seen))
-
-
-def self_calibration(logits, seen_mask, indicator=1.0):
-    """The second half of Eq. (9) in the form of the work it cites: -log of the mean over rows of the unseen mass.
-
-    Args:
-        logits: o, [B, K]; B are all rows of the global batch, as the mean stands inside the log.
-        seen_mask: [K], 1.0 where a class is seen.
-        indicator: what is added to unseen classes.
-    """
-    log_p = tf.nn.log_softmax(logits + indicator * (1.0 - seen_mask))
-    mass = tf.reduce_logsumexp(tf.where(seen_mask > 0, log_p.dtype.min, log_p), axis=1)
-    return tf.math.log(tf.cast(tf.shape(logits)[0], logits.dtype)) - tf.reduce_logsumexp(mass)
-
-
-def self_calibration_as_printed(logits, seen_mask, indicator=1.0):
-    """The second half of Eq. (9): the mean over rows of -sum over unseen classes of log p."""
-    log_p = tf.nn.log_softmax(logits + indicator * (1.0 - seen_mask))
-    return -tf.reduce_mean(tf.reduce_sum((1.0 - seen_mask) * log_p, axis=1))
 
 
 def global_loss(logits, labels):
@@ -477,9 +459,12 @@ class DRMN(ZeroShotModel):
         return self.head(_mean_of(levels[-1], [1, 2]))
 
     def _calibration(self, logits):
+        """The second half of Eq. (9)."""
+        seen = self.seen_mask.value
+        lifted = logits + self.config.indicator * (1.0 - seen)
         if self.config.calibration == "printed":
-            return self_calibration_as_printed(logits, self.seen_mask.value, self.config.indicator)
-        return self_calibration(self.gather(logits), self.seen_mask.value, self.config.indicator)
+            return self_calibration_as_printed(lifted, seen)
+        return self_calibration(self.gather(lifted), seen)
 
     def _drop(self, units):
         if not self.config.dropout:

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
+from zslkeras.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.base import ZeroShotModel
 
 _NORM_FLOOR = 1e-12  # shorter regions count as zero
@@ -188,24 +189,6 @@ def visual_to_attribute(regions, vectors, w3, w4):
 def indicator(seen_mask):
     """I in Eq. (7): 1 for unseen classes and -1 for seen ones."""
     return 1.0 - 2.0 * seen_mask
-
-
-def self_calibration(logits, seen_mask):
-    """-log of the mean over rows of the mass on unseen classes, as released.
-
-    Args:
-        logits: [B, K], the indicator added; B are all rows of the global batch, as the mean stands inside the log.
-        seen_mask: [K], 1.0 where a class is seen.
-    """
-    unseen = tf.where(seen_mask > 0, logits.dtype.min, logits)
-    mass = tf.reduce_logsumexp(unseen, axis=1) - tf.reduce_logsumexp(logits, axis=1)
-    rows = tf.cast(tf.shape(logits)[0], logits.dtype)
-    return tf.math.log(rows) - tf.reduce_logsumexp(mass)
-
-
-def self_calibration_as_printed(logits, seen_mask):
-    """The second half of Eq. (7) with its sign mended: the mean over rows of -sum over unseen classes of log p."""
-    return -tf.reduce_mean(tf.reduce_sum((1.0 - seen_mask) * tf.nn.log_softmax(logits), axis=1))
 
 
 def weighted_distance(first, second):
@@ -410,6 +393,7 @@ class MSDN(ZeroShotModel):
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
     def _calibration(self, logits):
+        """The second half of Eq. (7); printed with a sign that pushes unseen classes down, which is mended here."""
         if self.config.variant == "paper":
             return self_calibration_as_printed(logits, self.seen_mask.value)
         return self_calibration(self.gather(logits), self.seen_mask.value)
