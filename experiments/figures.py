@@ -3,7 +3,7 @@
 All of this reads test pictures, after everything is chosen. A model draws attention where it has `attention(inputs)`,
 {name: maps [B, n, H, W]}: under the name "class" a map for each class of the stage, under any other name a map for
 each attribute, with `attribute_scores(inputs)`, {the same names: [B, n]}. It draws t-SNE where it has `embed(inputs)`,
-{space: [B, D]}.
+{space: [B, D]}, and what attributes let through where it has `channel_weights(inputs)`, [B, A, C].
 """
 
 import csv
@@ -30,6 +30,8 @@ TSNE_CLASSES = 10  # of the seen ones, and of the unseen ones; MSDN, Fig. 5
 TSNE_POINTS = 1000
 PERPLEXITY = 30.0  # t-SNE's usual one; less where there are few points
 FEWEST_POINTS = 10  # fewer are not worth a panel
+DRAWN_ATTRIBUTES, DRAWN_CHANNELS = 12, 32  # at random; DRMN, Fig. 5
+MOST_PANELS = 4
 HAS_ATTRIBUTE = 0.5  # a class of shapes has what its embedding puts above this
 # What these attributes name lies outside the object's mask: attention to them belongs elsewhere.
 NOT_ON_OBJECT = (*shapes.GROUPS["background"], "shadow")
@@ -115,6 +117,27 @@ def write_attention(out, runs, count):
             table.append((path.name, row, name, group))
         _write_csv(where / "attention.csv", ("file", "row", "class", "group"), table)
     return lack
+
+
+def write_channels(experiment, finished, count):
+    """What some attributes let through of some channels, drawn at random, in `count` pictures: channels.png; DRMN,
+    Fig. 5. Nothing where a model, or this row of its ablation, weighs no channels."""
+    benchmark = _benchmark(experiment)
+    model = recipe.rebuilt(experiment, finished, benchmark)
+    if not getattr(model, "weighs_channels", False):
+        return
+    rows, generator = _drawn(benchmark, min(count, MOST_PANELS)), np.random.default_rng(SEED)
+    weights = _over(model.channel_weights, benchmark, rows)
+    attributes, channels = (
+        np.sort(generator.permutation(size)[:most])
+        for size, most in zip(weights.shape[1:], (DRAWN_ATTRIBUTES, DRAWN_CHANNELS), strict=True)
+    )
+    names = [readable(_attribute_names(benchmark)[place]) for place in attributes]
+    panels = {
+        f"{readable(benchmark.class_names[benchmark.labels[row]])}, picture {row}": of_row[attributes][:, channels]
+        for row, of_row in zip(rows, weights, strict=True)
+    }
+    plots.channel_weights(experiment.out / "channels.png", panels, names)
 
 
 def write_tsne(experiment, finished):

@@ -124,6 +124,8 @@ def _conclude(out, trained):
         results[name] |= figures.pointing(experiment, finished)
         recipe.write_result(experiment.out, results[name], finished)
         figures.write_plots(experiment, finished, yardstick)
+        if FLAGS.plot_attention:
+            figures.write_channels(experiment, finished[0], FLAGS.plot_attention)
         if FLAGS.plot_tsne:
             figures.write_tsne(experiment, finished[0])
         print(report.table(results[name], name))

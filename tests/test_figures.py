@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import re
+import types
 
 import keras
 import numpy as np
@@ -74,6 +75,16 @@ class Looker(ZeroShotModel):
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         self.minimize(tape, loss, self.optimizer, self.trainable_variables)
         return self.report(loss=loss)
+
+
+class Weigher(Looker):
+    """Lets all of a picture's channels through to an attribute, as much as the attribute scores."""
+
+    weighs_channels = True
+
+    def channel_weights(self, inputs):
+        scores = tf.sigmoid(self.attribute_scores(inputs)["part_to_whole"])
+        return tf.repeat(scores[..., None], inputs.shape[-1], axis=2)
 
 
 class OfClasses(Looker):
@@ -524,6 +535,28 @@ def test_a_run_draws_what_it_is_asked_and_a_finished_one_too(pets, tmp_path, mon
     expected = {"tsne.png", *(row["file"] for row in table)}
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == expected
     assert len(rows_of(tmp_path / "out/tsne.csv")) > 0
+
+
+def test_channel_weights_are_of_the_pictures_and_attributes_they_are_drawn_beside(monkeypatch, tmp_path):
+    benchmark, panels = tiny("maps"), {}
+    model = Weigher.for_benchmark(benchmark, LookerConfig())
+    monkeypatch.setattr(figures, "_benchmark", lambda _: benchmark)
+    monkeypatch.setattr(recipe, "rebuilt", lambda *_: model)
+    monkeypatch.setattr(figures, "DRAWN_ATTRIBUTES", 4)
+    monkeypatch.setattr(figures.plots, "channel_weights", lambda path, *rest: panels.update({path.name: rest}))
+    figures.write_channels(types.SimpleNamespace(out=tmp_path), None, 9)
+    shown, names = panels["channels.png"]
+    assert len(shown) == figures.MOST_PANELS and len(names) == 4
+    attributes = [benchmark.attribute_names.index(name) for name in names]
+    for title, weights in shown.items():
+        row = int(title.split()[-1])
+        assert title.startswith(benchmark.class_names[benchmark.labels[row]])
+        wanted = model.channel_weights(tf.constant(benchmark.take([row])))[0].numpy()
+        np.testing.assert_allclose(weights, wanted[attributes], rtol=1e-5)
+    monkeypatch.setattr(Weigher, "weighs_channels", False)
+    panels.clear()
+    figures.write_channels(types.SimpleNamespace(out=tmp_path), None, 9)
+    assert not panels
 
 
 def test_a_model_that_has_nothing_to_draw_is_refused_at_the_door(pets, tmp_path):

@@ -108,6 +108,16 @@ def test_a_map_of_zeros_is_drawn(drawn):
     assert heat_of(pixels_of(figure, figure.axes[0])).max() < 0.05
 
 
+def test_channel_weights_have_a_panel_a_picture_on_one_scale(drawn):
+    weights = np.linspace(0, 0.6, 6).reshape(2, 3)
+    figure = drawn(plots.channel_weights, {"a cat": weights, "a dog": 0.5 * weights}, ["red", "striped"])
+    assert titles(figure)[:2] == ["a cat", "a dog"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["red", "striped"]
+    for axes, wanted in zip(figure.axes, (weights, 0.5 * weights), strict=False):
+        np.testing.assert_array_equal(axes.images[0].get_array(), wanted)
+        assert axes.images[0].get_clim() == (0, 1)
+
+
 def test_embeddings_have_a_panel_a_group_and_a_space(drawn):
     generator = np.random.default_rng(0)
     points = {

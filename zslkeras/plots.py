@@ -159,6 +159,29 @@ def embeddings(path, points, classes):
     _write(figure, path, tight=False)
 
 
+def channel_weights(path, panels, names):
+    """How much of each channel an attribute lets through, one heat map a picture.
+
+    Args:
+        path: of the PNG.
+        panels: {title: [n, channels]}, from 0 to 1.
+        names: of the n attributes.
+    """
+    figure, line = plt.subplots(
+        1, len(panels), figsize=(2.6 * len(panels) + 1.8, 0.24 * len(names) + 0.9), squeeze=False, sharey=True
+    )
+    for axes, (title, weights) in zip(line[0], panels.items(), strict=True):
+        image = axes.imshow(weights, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_xticks([])
+        axes.set_xlabel(f"{weights.shape[1]} of the channels", fontsize=8)
+    line[0][0].set_yticks(range(len(names)), names, fontsize=8)
+    bar = figure.colorbar(image, ax=list(line[0]), fraction=0.02, pad=0.02)
+    bar.set_label("weight", fontsize=8)
+    bar.ax.tick_params(labelsize=8, length=2)
+    _write(figure, path, tight=False)
+
+
 def _lay_over(axes, picture, heat):
     """A map over a grey picture, brought to its size bilinearly; where it is low, the picture shows."""
     heat = np.asarray(heat, np.float64) / max(np.max(heat), np.finfo(np.float64).tiny)

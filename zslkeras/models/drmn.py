@@ -374,10 +374,12 @@ class DRMN(ZeroShotModel):
         attention = self._spatial_attention(self.fuse(self._levels(inputs)))
         return {"attribute": tf.reshape(tf.cast(attention, tf.float32), [-1, attention.shape[1], height, width])}
 
+    @property
+    def weighs_channels(self):
+        return self.config.channel_attention
+
     def channel_weights(self, inputs):
-        """eta of Eq. (4): [B, A, C]."""
-        if not self.config.channel_attention:
-            raise ValueError("channel_weights: got a model with channel_attention=False; wanted one with it")
+        """eta of Eq. (4): [B, A, C]; where `weighs_channels`."""
         return tf.cast(self._channel_attention(self.fuse(self._levels(inputs))), tf.float32)
 
     def embed(self, inputs):
