@@ -4,6 +4,9 @@ Every figure stands beside the machine's own rate of the same kind, measured in 
 from one machine to the next, and ratios a lot. Medians of several repeats.
 """
 
+import concurrent.futures
+import functools
+import http.client
 import json
 import pathlib
 import statistics
@@ -18,11 +21,13 @@ import tensorflow as tf
 from absl import app, flags
 
 from experiments.describe import flops
-from zslkeras import batches, evaluation, strategies, training
+from zslkeras import batches, evaluation, export, strategies, training
 from zslkeras.benchmarks import Benchmark
+from zslkeras.images import augment
 from zslkeras.layers import l2_normalize
 from zslkeras.models.aspn import ASPN
 from zslkeras.models.drmn import DRMN
+from zslkeras.models.eszsl import ESZSL
 from zslkeras.models.jlaf import JLAF, class_loss, manifold_loss, reconstruction_loss
 from zslkeras.models.msdn import MSDN
 
@@ -78,6 +83,35 @@ def open_large():
             "open_seconds": opened,
             "anonymous_megabytes": (_anonymous_bytes() - before) / 1e6,
         }
+
+
+def views():
+    """Two views of 128 pixels of each of 512 made-up pictures of 224: a second, with DCEN's kept changes, with each row
+    of its Table 2 that has one of them, and the memory that 1,000 batches of 32 take once 50 have been read."""
+    pictures = np.random.default_rng(0).integers(0, 256, (512, 224, 224, 3), np.uint8)
+    benchmark = _benchmark(pictures, 85)
+    rows = ("none", "crop", "flip", "grey", "jitter v1", "blur", "rotation 30", "swap 3")
+    figures = {"pictures_per_second": _views_per_second(benchmark, augment.Views())}
+    for name in rows:
+        settings = augment.Views(**augment.TABLE_2[name])
+        figures[f"{name}, pictures_per_second"] = _views_per_second(benchmark, settings)
+    before = None
+    for step, _ in enumerate(_viewed(benchmark, augment.Views(), 1050)):
+        before = _anonymous_bytes() if step == 50 else before
+    return figures | {"anonymous_megabytes": (_anonymous_bytes() - before) / 1e6}
+
+
+def _views_per_second(benchmark, settings):
+    batch_size, steps = 32, len(benchmark.train) // 32
+    return steps * batch_size / _median(lambda: [None for _ in _viewed(benchmark, settings, steps)])
+
+
+def _viewed(benchmark, settings, steps):
+    def prepare(picture, seed):
+        seeds = (tf.random.experimental.stateless_fold_in(seed, number) for number in range(2))
+        return tuple(augment.view(picture, one, settings, 128) for one in seeds)
+
+    return batches.training(benchmark, _default(), 32, 0, "plain", 0, steps, prepare)
 
 
 def loop():
@@ -164,15 +198,21 @@ def msdn():
     return figures
 
 
+_SCORED = 256  # rows at most, and no fewer than a training batch
+
+
 def _step_figures(model, batch, rate, jit=False):
     step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
     score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
     seconds = _median(lambda: step(batch)["class_loss"].numpy())
+    # Pictures are scored many at a time, see `batches.scoring`: what is made of the attributes alone is made once.
+    many = tf.nest.map_structure(lambda inputs: tf.repeat(inputs, _SCORED // len(batch[1]), axis=0), batch[0])
+    rows = tf.nest.flatten(many)[0].shape[0]
     return {
         "milliseconds": 1e3 * seconds,
         "gflop": flops(step, batch) / 1e9,
         "share_of_float32_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
-        "images_per_second": len(batch[1]) / _median(lambda: score(batch[0]).numpy()),
+        "images_per_second": rows / _median(lambda: score(many).numpy()),
     }
 
 
@@ -220,6 +260,77 @@ def sit():
     return figures
 
 
+def exported():
+    """Exports on pooled features of 2048, embeddings of width 312: 256 rows against 200 classes given at call time,
+    beside the bare product of the same sizes; and the peak of memory with 20,000 classes."""
+    generator, figures = np.random.default_rng(0), {}
+    for method, model in (("eszsl", _eszsl(2048, 312)), ("aspn", _aspn(2048, 312, 1800)[0])):
+        features = tf.constant(generator.random((256, 2048), np.float32))
+        few, many = (tf.constant(generator.random((number, 312), np.float32)) for number in (200, 20_000))
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            export.save(folder, export.endpoints(model, 0.1))
+            saved = time.perf_counter() - start
+            size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.is_file())
+            loaded = tf.saved_model.load(folder)
+            score = functools.partial(loaded.score_classes, features)
+            seconds = _median(lambda: score(few, tf.zeros([200], bool))["scores"].numpy())  # noqa: B023
+            between = tf.constant(generator.random((2048, 312), np.float32))
+            product = tf.function(lambda: tf.matmul(features @ between, few, transpose_b=True))  # noqa: B023
+            with _Peak() as memory:
+                score(many, tf.zeros([20_000], bool))["scores"].numpy()
+        figures[method] = {
+            "save_seconds": saved,
+            "megabytes": size / 1e6,
+            "rows_per_second": 256 / seconds,
+            "bare_product_over_endpoint": _median(lambda: product().numpy()) / seconds,  # noqa: B023
+            "anonymous_megabytes_at_20000_classes": memory.bytes / 1e6,
+        }
+    return figures
+
+
+def serving(requests=1000, clients=8):
+    """Requests of one row of 2048 features each, over HTTP on this machine, by clients that ask one after another."""
+    from experiments import serve  # here, for it needs the extra [serve]
+
+    with tempfile.TemporaryDirectory() as folder:
+        export.save(folder, export.endpoints(_eszsl(2048, 312), 0.1))
+        said, ready = [], threading.Event()
+        say = lambda line: (said.append(line), ready.set())  # noqa: E731
+        arguments = (tf.saved_model.load(folder), "model", "127.0.0.1", 0, serve.Limits(), say)
+        threading.Thread(target=serve.serve, args=arguments, daemon=True).start()
+        ready.wait()
+        host = said[0].split("/")[2]
+        row = np.random.default_rng(0).random((1, 2048)).round(4).tolist()
+        body = json.dumps({"signature_name": "serve", "instances": row})
+        start = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(clients) as pool:
+            asked = list(pool.map(lambda _: _ask(host, body, requests // clients), range(clients)))
+        wall = time.perf_counter() - start
+    seconds = sorted(second for times, _ in asked for second in times)
+    return {
+        "requests": len(seconds),
+        "failed": sum(failed for _, failed in asked),
+        "requests_per_second": len(seconds) / wall,
+        "p50_milliseconds": 1e3 * seconds[len(seconds) // 2],
+        "p99_milliseconds": 1e3 * seconds[int(0.99 * len(seconds))],
+    }
+
+
+def _ask(host, body, times):
+    """How long each of so many requests took, and how many failed."""
+    seconds, failed, connection = [], 0, http.client.HTTPConnection(host, timeout=60)
+    for _ in range(times):
+        start = time.perf_counter()
+        connection.request("POST", "/v1/models/model:predict", body)
+        response = connection.getresponse()
+        response.read()
+        seconds.append(time.perf_counter() - start)
+        failed += response.status != 200
+    connection.close()
+    return seconds, failed
+
+
 def determinism():
     """The same step with op determinism, which experiments.run turns on; it cannot be turned off again: comes last."""
     before = aspn()["milliseconds"]
@@ -235,6 +346,7 @@ MEASUREMENTS = {
         score_matrix,
         loader,
         open_large,
+        views,
         loop,
         aspn,
         jlaf,
@@ -242,6 +354,8 @@ MEASUREMENTS = {
         msdn_memory,
         drmn,
         sit,
+        exported,
+        serving,
         determinism,
     )
 }
@@ -284,6 +398,16 @@ def _aspn(width, semantics, hidden):
     model = ASPN.for_benchmark(benchmark, ASPN.Config(hidden=hidden))
     model.compile()
     return model, benchmark
+
+
+def _eszsl(width, semantics):
+    """A model whose two factors are random."""
+    generator = np.random.default_rng(0)
+    benchmark = _benchmark(generator.random((300, width), np.float32), semantics)
+    model = ESZSL.for_benchmark(benchmark, ESZSL.Config())
+    for factor in (model.to_rank, model.from_rank):
+        factor.assign(generator.random(factor.shape, np.float32))
+    return model
 
 
 def _jlaf(attributes, classes, seen):
@@ -346,7 +470,7 @@ def _benchmark(inputs, semantics, classes=102, seen=None, vectors=None):
     return Benchmark(
         name="made up",
         source="made up",
-        kind="maps" if inputs.ndim == 4 else "features",
+        kind="images" if inputs.dtype == np.uint8 else "maps" if inputs.ndim == 4 else "features",
         inputs=inputs,
         labels=labels,
         class_embeddings=generator.random((classes, semantics), np.float32),

@@ -32,6 +32,7 @@ PERPLEXITY = 30.0  # t-SNE's usual one; less where there are few points
 FEWEST_POINTS = 10  # fewer are not worth a panel
 DRAWN_ATTRIBUTES, DRAWN_CHANNELS = 12, 32  # at random; DRMN, Fig. 5
 MOST_PANELS = 4
+VIEW_DRAWS = 4  # of a picture in the sheet of views
 HAS_ATTRIBUTE = 0.5  # a class of shapes has what its embedding puts above this
 # What these attributes name lies outside the object's mask: attention to them belongs elsewhere.
 NOT_ON_OBJECT = (*shapes.GROUPS["background"], "shadow")
@@ -66,7 +67,7 @@ def has_unseen(finished):
 def write_confusion(out, experiment, runs):
     """Who is taken for whom among the unseen classes, side by side for {label: Finished}; ASPN, Fig. 3 (c) and (d)."""
     unseen = next(iter(runs.values())).outcomes.unseen
-    names = recipe.published(experiment.data, MODELS[experiment.model].eats).class_names
+    names = recipe.published(experiment).class_names
     tables = {label: evaluation.confusion(one.outcomes) for label, one in runs.items()}
     plots.confusion(out / "confusion.png", tables, [names[c] for c in unseen])
 
@@ -87,7 +88,7 @@ def write_attention(out, runs, count):
         A sentence where the pictures behind the maps are missing, else None.
     """
     first, _ = next(iter(runs.values()))
-    benchmark = _benchmark(first)
+    benchmark = recipe.published(first)
     rows = _drawn(benchmark, count)
     pictures, lack = _pictures(first.data, benchmark, rows)
     views, classes = {}, None  # {folder: {line: the (title, map) pairs of each picture}}
@@ -122,7 +123,7 @@ def write_attention(out, runs, count):
 def write_channels(experiment, finished, count):
     """What some attributes let through of some channels, drawn at random, in `count` pictures: channels.png; DRMN,
     Fig. 5. Nothing where a model, or this row of its ablation, weighs no channels."""
-    benchmark = _benchmark(experiment)
+    benchmark = recipe.published(experiment)
     model = recipe.rebuilt(experiment, finished, benchmark)
     if not getattr(model, "weighs_channels", False):
         return
@@ -144,7 +145,7 @@ def write_tsne(experiment, finished):
     """t-SNE of each space of `embed`, of seen and of unseen test pictures: tsne.png and tsne.csv; MSDN, Fig. 5."""
     from sklearn.manifold import TSNE  # here, for it takes a second that other runs need not wait
 
-    benchmark = _benchmark(experiment)
+    benchmark = recipe.published(experiment)
     model = recipe.rebuilt(experiment, finished, benchmark)
     groups = {"seen": benchmark.test_seen, "unseen": benchmark.test_unseen}
     groups = {group: _sampled(benchmark, rows) for group, rows in groups.items()}
@@ -172,6 +173,19 @@ def write_tsne(experiment, finished):
         _write_csv(experiment.out / "tsne.csv", ("space", "group", "row", "class", "x", "y"), table)
 
 
+def write_views(experiment, finished, count):
+    """What `model.prepare` makes of `count` training pictures, VIEW_DRAWS times each: views.png."""
+    benchmark = recipe.published(experiment)
+    model = recipe.rebuilt(experiment, finished, benchmark, trained=False)
+    rows = np.random.default_rng(SEED).permutation(benchmark.train)[:count]
+    pictures = benchmark.take(rows)
+    views = [
+        [tf.nest.flatten(model.prepare(tf.constant(picture), (row, draw))) for draw in range(VIEW_DRAWS)]
+        for row, picture in zip(rows, pictures, strict=True)
+    ]
+    plots.views(experiment.out / "views.png", pictures, _arrays(views))
+
+
 def pointing(experiment, finished):
     """How often attention has its peak on the object, for models with attention on shapes, whose objects are known.
 
@@ -184,7 +198,7 @@ def pointing(experiment, finished):
     """
     if experiment.data.name.lower() != "shapes" or not hasattr(MODELS[experiment.model], "attention"):
         return {}
-    benchmark = _benchmark(experiment)
+    benchmark = recipe.published(experiment)
     masks = shapes.object_masks(
         experiment.data.root or benchmarks.default_root(), experiment.data.options.get("draw", 0)
     )
@@ -235,10 +249,6 @@ def _points(model, benchmark, masks):
     return {key: tuple(map(np.concatenate, zip(*results, strict=True))) for key, results in parts.items()}
 
 
-def _benchmark(experiment):
-    return recipe.published(experiment.data, MODELS[experiment.model].eats)
-
-
 def _drawn(benchmark, count):
     """Test rows, by turns of unseen and of seen classes; fewer of them are the first of more."""
     generator = np.random.default_rng(SEED)
@@ -259,7 +269,7 @@ def _sampled(benchmark, rows):
 def _pictures(data, benchmark, rows):
     """The pictures of `rows`, uint8 each, or None for each and a sentence that says what is missing."""
     try:
-        images = recipe.published(data, "images")
+        images = recipe.published_pictures(data)
         # A folder's rows may stand in another order in a file of maps than on the disk.
         fields = ("labels", "train", "test_seen", "test_unseen")
         if not all(np.array_equal(getattr(images, field), getattr(benchmark, field)) for field in fields):

@@ -20,3 +20,4 @@ PAPERS = {
     ("jlaf", "cub"): {"U": 52.1, "S": 45.1, "H": 48.3, "T": 59.4},  # its table prints S before U
     ("jlaf", "sun"): {"U": 28.4, "S": 34.5, "H": 31.2, "T": 59.6},
 }
+PAPERS |= {("drmn_pictures", dataset): numbers for (model, dataset), numbers in PAPERS.items() if model == "drmn"}

@@ -8,7 +8,6 @@ stage, so nothing that is chosen can have seen it.
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import subprocess
 import time
@@ -20,7 +19,7 @@ import tensorflow as tf
 
 import zslkeras
 from experiments.papers import PAPERS
-from zslkeras import atomic, batches, benchmarks, evaluation, strategies, training, uncertainty
+from zslkeras import atomic, batches, benchmarks, cache, evaluation, strategies, training, uncertainty
 from zslkeras.models import MODELS
 
 BASELINE = "eszsl"
@@ -50,6 +49,10 @@ class Experiment:
     jit: bool = False
     deterministic: bool = True
     logs: bool = True  # for TensorBoard
+
+    def load(self, stage, fold=0):
+        """A stage as the model reads it."""
+        return as_read(self.data.load(stage, MODELS[self.model].eats, fold), self.config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +107,19 @@ def finish(experiment, choice):
     return Finished(choice, _unpack(run.arrays), run.history, run.weights)
 
 
-def published(data, inputs):
+def as_read(benchmark, config):
+    """A benchmark as a model with this config reads it: pictures in files are decoded for its `image_size`."""
+    return benchmarks.decoded(benchmark, config.image_size) if benchmark.kind == "images" else benchmark
+
+
+def published(experiment):
     """Stage "final" for what looks at a finished run (figures); nothing that chooses may hold it."""
-    return data.load("final", inputs)
+    return experiment.load("final")
+
+
+def published_pictures(data):
+    """The pictures of stage "final", or their paths; for figures alone, too."""
+    return data.load("final", "images")
 
 
 def rebuilt(experiment, finished, benchmark, trained=True):
@@ -148,7 +161,7 @@ def result(experiment, finished, yardstick, seconds):
         yardstick: what `baseline` returned.
         seconds: of wall time.
     """
-    benchmark = experiment.data.load("final", MODELS[experiment.model].eats)
+    benchmark = experiment.load("final")
     base, reason = yardstick
     dataset = experiment.data.name.lower()
     versus = uncertainty.versus([([_scored(one) for one in finished], [_scored(base)])]) if base else None
@@ -180,7 +193,7 @@ def result(experiment, finished, yardstick, seconds):
 def _train(experiment, stage, seed, fold=0, choice=None):
     """One seed in one stage, from the checkpoint where there is one."""
     model_class, strategy = MODELS[experiment.model], experiment.strategy
-    benchmark = experiment.data.load(stage, model_class.eats, fold)
+    benchmark = experiment.load(stage, fold)
     name = f"seed{seed}-{stage}" + (f"-fold{fold}" if fold else "")
     path = experiment.out and experiment.out / "checkpoint" / f"{name}.npz"
     keras.utils.set_random_seed(seed)
@@ -309,12 +322,9 @@ def _cache(digest):
     for path in sorted([*package.rglob("*.py"), pathlib.Path(__file__)]):
         hasher.update(path.read_bytes())
     try:
-        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        folder = root / "zslkeras" / f"baseline-{hasher.hexdigest()[:12]}" / digest
-        folder.mkdir(parents=True, exist_ok=True)
+        return cache.folder(f"baseline-{hasher.hexdigest()[:12]}", digest)
     except (OSError, RuntimeError):  # no home, or one that cannot be written: made anew each time
         return None
-    return folder
 
 
 def _commit():

@@ -20,10 +20,10 @@ import keras
 from absl import app, flags
 
 import zslkeras
-from experiments import figures, recipe, report
+from experiments import bundle, figures, recipe, report
 from experiments.configs import config_for, settings_text
 from experiments.describe import describe
-from zslkeras import strategies
+from zslkeras import export, strategies
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError
 from zslkeras.models import MODELS
@@ -63,9 +63,16 @@ flags.DEFINE_multi_string("set", [], "key=value of the model's config; repeat fo
 flags.DEFINE_bool("describe", False, "print the parts of --model and what they cost at the field's sizes, and end")
 flags.DEFINE_integer("plot_attention", None, "draw attention over this many test pictures", lower_bound=1)
 flags.DEFINE_bool("plot_tsne", False, "draw t-SNE of what the model makes of test pictures")
+flags.DEFINE_integer("plot_views", None, "draw what training sees of this many pictures", lower_bound=1)
+flags.DEFINE_bool("export", False, "write a SavedModel that recognises any classes; see experiments.export")
+flags.DEFINE_bool("with_backbone", False, "of an export: its endpoints take the bytes of pictures")
+flags.DEFINE_string(
+    "backbone_weights", "imagenet", "of --with_backbone: the weights that experiments.prepare made the features with"
+)
+flags.DEFINE_multi_enum("formats", [], export.FORMATS, "of an export: other formats besides, of models on features")
 flags.DEFINE_string("out", None, "where results go; runs/MODEL-DATASET if not given")
 
-_PLOTS = {"plot_attention": "attention", "plot_tsne": "embed"}  # what a model needs for each
+_PLOTS = {"plot_attention": "attention", "plot_tsne": "embed", "plot_views": "prepare"}  # what a model needs for each
 _DATA_FLAGS = ("features", "splits", "images", "classes", "unseen", "attribute_vectors", "negatives", "draw")
 
 
@@ -82,8 +89,8 @@ def main(argv):
         return
     model, data = MODELS[FLAGS.model], data_from_flags()
     for flag, method in _PLOTS.items():
-        if FLAGS[flag].value and not hasattr(model, method):
-            able = ", ".join(name for name, one in MODELS.items() if hasattr(one, method))
+        if FLAGS[flag].value and not getattr(model, method, None):
+            able = ", ".join(name for name, one in MODELS.items() if getattr(one, method, None)) or "none"
             raise InputError(f"--{flag}: {FLAGS.model} has nothing to draw there; wanted one of {able}")
     names = list(model.ablations) if FLAGS.ablation == "all" else [FLAGS.ablation]
     if not names:
@@ -92,6 +99,7 @@ def main(argv):
     strategy = strategies.get_strategy(FLAGS.strategy, FLAGS.replicas)
     benchmark = data.load("tune", model.eats)  # wrong data is found before anything is written
     configs = {name: config_from_flags(model, benchmark, name) for name in names}
+    benchmark = recipe.as_read(benchmark, configs[names[0]])
     if FLAGS.select == "fixed" and not hasattr(configs[names[0]], "epochs"):
         raise InputError(f"--select: got fixed; {FLAGS.model} has no epochs to fix and needs val")
     chief = strategies.is_chief(strategy)
@@ -99,7 +107,7 @@ def main(argv):
     say(report.heading(FLAGS.model, benchmark))
     out = pathlib.Path(FLAGS.out) if FLAGS.out else _next_out(benchmark.name)
     trained = {}
-    with _opened(out, _identity(benchmark, strategy, configs)) if chief else contextlib.nullcontext():
+    with opened(out, identity(benchmark, strategy, configs)) if chief else contextlib.nullcontext():
         for name in names:
             here = out / name if len(names) > 1 else out
             options = strategy, here, FLAGS.jit, FLAGS.deterministic
@@ -128,7 +136,11 @@ def _conclude(out, trained):
             figures.write_channels(experiment, finished[0], FLAGS.plot_attention)
         if FLAGS.plot_tsne:
             figures.write_tsne(experiment, finished[0])
+        if FLAGS.plot_views:
+            figures.write_views(experiment, finished[0], FLAGS.plot_views)
         print(report.table(results[name], name))
+        if FLAGS.export:
+            print(bundle.write(experiment, finished[0], FLAGS.with_backbone, FLAGS.backbone_weights, FLAGS.formats))
     runs = {name: (experiment, finished[0]) for name, (experiment, finished, _) in trained.items()}
     if len(runs) > 1 and figures.has_unseen(finished[0]):
         figures.write_confusion(out, experiment, {name: one for name, (_, one) in runs.items()})
@@ -168,7 +180,7 @@ def _config_file(path):
     return settings
 
 
-def _identity(benchmark, strategy, configs):
+def identity(benchmark, strategy, configs):
     """What may not differ on --resume. Where the data lies may: its digest tells whether it is the same."""
     options = ("model", "strategy", "precision", "jit", "deterministic", "select")
     identity = {name: FLAGS[name].value for name in options}
@@ -180,7 +192,7 @@ def _identity(benchmark, strategy, configs):
 
 
 @contextlib.contextmanager
-def _opened(out, identity):
+def opened(out, identity):
     """The folder of a run, made and checked; taken away again where wrong input keeps training from starting."""
     path, made = out / "run.json", [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     before = files.read_json(path) if os.path.isfile(path) else {}
@@ -230,7 +242,7 @@ def guarded(main):
         app.run(main, flags_parser=_parse)
     except InputError as error:
         _exit(error, 2)
-    except (Diverged, strategies.WorkerLost) as error:
+    except (Diverged, export.ExportFailed, strategies.WorkerLost) as error:
         _exit(error, 1)
     except strategies.LOST:
         if FLAGS.strategy != "multiworker":

@@ -67,6 +67,14 @@ def write_tiny(folder, classes=20, unseen=5, rows=24, width=16, attributes=8, se
     )
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """A finished run on a folder of drawn pictures, exported with the filter bank: see `exported.Exported`."""
+    from tests.exported import export_drawn
+
+    return export_drawn(tmp_path_factory.mktemp("drawn"))
+
+
 @pytest.fixture
 def command(tmp_path):
     """Runs `python -m MODULE ARGS` from another folder, as a user would; returns the finished process."""

@@ -1,15 +1,20 @@
-"""Batches: what an epoch holds, what a resumed run gets, and wrong sizes and values that are refused."""
+"""Batches: what an epoch holds, what a resumed run gets, what is made of rows, and what is refused."""
 
 import dataclasses
+import pathlib
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from experiments import recipe
 from tests.tiny import tiny
-from zslkeras import batches
+from zslkeras import batches, benchmarks
+from zslkeras.benchmarks import tune_stage
 from zslkeras.errors import InputError
+from zslkeras.images import store
 
 TINY = tiny()  # 8 seen classes of 16 training rows each
 ONE_DEVICE = tf.distribute.get_strategy()
@@ -121,3 +126,107 @@ def test_a_value_that_is_not_finite_is_found_when_it_is_read(value):
     with pytest.raises(InputError, match=rf"tiny: inputs: {value} at row {TINY.train[3]}, position 9; wanted finite"):
         broken.take(TINY.train[1:5])
     np.testing.assert_array_equal(broken.take(TINY.train[4:]), TINY.inputs[TINY.train[4:]])
+
+
+# Rows that go through what a model prepares.
+
+PICTURES = tiny("images")
+
+
+def marked(picture, seed):
+    """What tells of which row and which seed it was made."""
+    return tf.cast(picture[:2, :2], tf.float32), tf.random.stateless_uniform([3], seed), seed
+
+
+def pipelines(replicas, workers, *args, **kwargs):
+    """What each worker of a cluster reads, [workers] lists of one batch a replica and step."""
+
+    def distribute(pipeline):
+        contexts = [tf.distribute.InputContext(workers, worker, replicas) for worker in range(workers)]
+        return [list(pipeline(context)) for context in contexts]
+
+    strategy = types.SimpleNamespace(num_replicas_in_sync=replicas, distribute_datasets_from_function=distribute)
+    return batches.training(PICTURES, strategy, 16, *args, **kwargs)
+
+
+def test_prepared_rows_have_seeds_of_their_own():
+    prepared = list(batches.training(PICTURES, ONE_DEVICE, 16, 5, "plain", 0, 10, marked))  # 8 steps an epoch
+    rows = np.concatenate([batches.epoch_rows(PICTURES, 16, 5, epoch) for epoch in range(2)])[:10]
+    for step, ((corner, _, seed), labels) in enumerate(prepared):
+        assert corner.shape == (16, 2, 2, 3) and corner.dtype == tf.float32
+        np.testing.assert_array_equal(corner, PICTURES.inputs[rows[step], :2, :2])
+        np.testing.assert_array_equal(labels, PICTURES.labels[rows[step]])
+        np.testing.assert_array_equal(seed, [[5, 16 * step + place] for place in range(16)])
+    draws = np.concatenate([draw for (_, draw, _), _ in prepared])
+    assert len(np.unique(draws)) == draws.size  # a row is seen anew in each epoch
+
+
+def test_prepared_rows_are_the_same_resumed_and_of_another_seed_others():
+    whole = list(batches.training(PICTURES, ONE_DEVICE, 16, 5, "balanced", 0, 10, marked))
+    resumed = list(batches.training(PICTURES, ONE_DEVICE, 16, 5, "balanced", 7, 10, marked))
+    for one, other in zip(tf.nest.flatten(whole[7:]), tf.nest.flatten(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    other = next(iter(batches.training(PICTURES, ONE_DEVICE, 16, 6, "balanced", 0, 1, marked)))
+    assert (other[0][1].numpy() != whole[0][0][1].numpy()).all()
+
+
+@pytest.mark.parametrize(("replicas", "workers"), [(2, 1), (2, 2), (4, 2)])
+def test_replicas_share_the_very_rows_that_one_device_prepares(replicas, workers):
+    one = list(batches.training(PICTURES, ONE_DEVICE, 16, 5, "plain", 6, 10, marked))
+    shared, each = pipelines(replicas, workers, 5, "plain", 6, 10, prepare=marked), replicas // workers
+    for step, batch in enumerate(one):
+        parts = [part for worker in shared for part in worker[step * each : (step + 1) * each]]
+        assert len(parts) == replicas
+        for whole, *shares in zip(tf.nest.flatten(batch), *map(tf.nest.flatten, parts), strict=True):
+            np.testing.assert_array_equal(np.concatenate(shares), whole)
+    assert all(len(worker) == 4 * each for worker in shared)
+
+
+@pytest.mark.parametrize("kind", ["features", "levels"])
+def test_any_kind_of_rows_can_be_prepared(kind):
+    benchmark = tiny(kind)
+    plain = next(iter(batches.training(benchmark, ONE_DEVICE, 16, 0, "plain", 0, 1)))
+    prepare = lambda row, seed: tf.nest.map_structure(lambda one: -one, row)  # noqa: E731
+    prepared = next(iter(batches.training(benchmark, ONE_DEVICE, 16, 0, "plain", 0, 1, prepare)))
+    for one, negative in zip(tf.nest.flatten(plain[0]), tf.nest.flatten(prepared[0]), strict=True):
+        np.testing.assert_array_equal(-one, negative)
+
+
+# Pictures in files.
+
+
+@pytest.fixture
+def in_files(tmp_path, monkeypatch):
+    """PICTURES in PNG files, by their paths."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    paths = [str(tmp_path / f"{row}.png") for row in range(len(PICTURES.labels))]
+    for path, picture in zip(paths, PICTURES.inputs, strict=True):
+        Image.fromarray(picture).save(path)
+    return dataclasses.replace(PICTURES, inputs=np.array(paths))
+
+
+def test_paths_and_arrays_make_the_same_batches(in_files):
+    size = round(32 / store.MARGIN)
+    assert round(store.MARGIN * size) == 32  # as large as they are: nothing is resampled
+    read = benchmarks.decoded(in_files, size)
+    assert read.input_shape == PICTURES.input_shape and benchmarks.decoded(read, size) is read
+    assert recipe.as_read(in_files, types.SimpleNamespace(image_size=20)).input_shape == (23, 23, 3)
+    for one, other in zip(on_device(read), on_device(PICTURES), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+    scored, wanted = (next(batches.scoring(one, PICTURES.test_unseen)) for one in (read, PICTURES))
+    np.testing.assert_array_equal(scored[0], wanted[0])
+    tune, of_arrays = (tune_stage(one) for one in (read, PICTURES))
+    np.testing.assert_array_equal(tune.take(tune.train), of_arrays.take(of_arrays.train))
+    assert tune.digest == of_arrays.digest
+
+
+def test_arrays_and_other_kinds_are_not_decoded():
+    for kind in ("features", "maps", "levels", "images"):
+        benchmark = tiny(kind)
+        assert benchmarks.decoded(benchmark, 16) is benchmark
+
+
+def test_a_broken_file_is_named_before_anything_is_trained(in_files):
+    pathlib.Path(in_files.inputs[77]).write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    with pytest.raises(InputError, match=r"77\.png: (cannot be read|does not decode)"):
+        benchmarks.decoded(in_files, 16)

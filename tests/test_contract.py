@@ -69,6 +69,33 @@ TINY = {
         noisy={},
         unmoved=1,  # the bias of the critic's output: Eq. (4) is a difference of its scores
     ),
+    "dcen": Tiny(
+        # class embeddings and seen mask, draws, queue with its place, frozen steps
+        (12 * 6 + 12 + 6 * 5)
+        + (1 + 48 * 16 + 1 + 1)
+        # f and g: four stages of 3x3 convolutions with their normalisation, projection
+        + 2 * 9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 256)
+        + 2 * 4 * (32 + 64 + 128 + 256)
+        + 2 * (256 * 16 + 4 * 16)
+        # h; of the prediction two blocks, one, and what is linear
+        + (6 * 12 + 4 * 12 + 12 * 16 + 4 * 16)
+        + 2 * (16 * 12 + 4 * 12)
+        + (24 * 12 + 4 * 12)
+        + (12 * 6 + 6),
+        {
+            "image_size": 16,
+            "views": "flip",
+            "crop_scale": (0.8, 1.0),
+            "feature_dim": 16,
+            "hidden": 12,
+            "queue_size": 48,
+            "sigma": 0.2,
+            "learning_rate": 0.003,
+            "batch_size": 32,
+            "epochs": 12,
+        },
+        rate=0.1,
+    ),
     "drmn": Tiny(
         # class embeddings and seen mask, draws, three scalings
         (12 * 6 + 12 + 6 * 5)
@@ -89,6 +116,30 @@ TINY = {
             "epochs": 12,
         },
         noisy={"dropout": 0.2},
+    ),
+    "drmn_pictures": Tiny(
+        # class embeddings and seen mask, draws, four scalings
+        (12 * 6 + 12 + 6 * 5)
+        + 1
+        + (2 * (64 + 128 + 256 + 6) + 4 * 2)
+        # the backbone's four stages, three projections, prototypes, W1 and W4, W2 and W3, the head
+        + 9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 256)
+        + 4 * (32 + 64 + 128 + 256)
+        + ((64 + 128 + 256) * 128 + 3 * 4 * 128)
+        + (6 + 2 * 128 + 2 * 32) * 128
+        + (256 * 12 + 12),
+        {
+            "backbone": "small",
+            "weights": None,
+            "image_size": 16,
+            "backbone_rate": 0.5,
+            "interaction": False,
+            "scale": 4.0,
+            "embedding_scaling": "centred_l2",
+            "learning_rate": 0.01,
+            "batch_size": 32,
+            "epochs": 12,
+        },
     ),
     "eszsl": Tiny(
         # class embeddings and seen mask, draws, scaling, V in two factors

@@ -87,6 +87,27 @@ class Weigher(Looker):
         return tf.repeat(scores[..., None], inputs.shape[-1], axis=2)
 
 
+@dataclasses.dataclass(frozen=True)
+class ViewerConfig(LookerConfig):
+    image_size: int = 16
+
+
+class Viewer(Looker):
+    """Trains on a picture's upper half, darkened at random, and its lower half."""
+
+    Config = ViewerConfig
+    eats = "images"
+    weighs_channels = False
+
+    def prepare(self, picture, seed):
+        picture = tf.cast(picture, tf.float32)
+        return tf.random.stateless_uniform([], seed) * picture[:16], picture[16:]
+
+    def train_step(self, data):
+        (first_view, second_view), labels = data
+        return super().train_step((tf.concat([first_view, second_view], axis=1), labels))
+
+
 class OfClasses(Looker):
     """Attention over classes alone."""
 
@@ -303,6 +324,38 @@ def test_a_model_is_rebuilt_as_it_was_judged_also_from_its_checkpoint(monkeypatc
     fresh = Looker.for_benchmark(benchmark, Looker.Config(), 0)
     np.testing.assert_array_equal(started.lookup.numpy(), fresh.lookup.numpy())
     assert np.abs(started.lookup.numpy() - recipe.rebuilt(experiment, first, benchmark).lookup.numpy()).max() > 1e-3
+
+
+# Views.
+
+
+def test_views_are_those_that_training_makes_of_training_pictures(monkeypatch, tmp_path):
+    sheets = []
+    monkeypatch.setattr(plots, "views", lambda *args: sheets.append(args))
+    monkeypatch.setitem(MODELS, "looker", Viewer)
+    experiment, done = experiment_of(Viewer, tmp_path), finished(Viewer)
+    figures.write_views(experiment, done, 3)
+    figures.write_views(experiment, done, 2)
+    (path, pictures, drawn), (_, fewer, _) = sheets
+    benchmark = shelf().load("final", "images")
+    assert path == tmp_path / "views.png" and len(pictures) == len(drawn) == 3
+    np.testing.assert_array_equal(fewer, pictures[:2])
+    shares = []
+    for picture, of_picture in zip(pictures, drawn, strict=True):
+        (row,) = np.flatnonzero((benchmark.inputs == picture).all(axis=(1, 2, 3)))
+        assert row in benchmark.train
+        for first, second in of_picture:
+            np.testing.assert_array_equal(second, picture[16:])
+            shares.append(first.sum() / picture[:16].sum())
+            np.testing.assert_allclose(first, shares[-1] * picture[:16], rtol=1e-4, atol=1e-2)
+    assert len(np.unique(np.round(shares, 4))) == 3 * figures.VIEW_DRAWS
+
+
+def test_a_sheet_of_views_is_written_by_its_flag(pets, monkeypatch, tmp_path):
+    monkeypatch.setitem(MODELS, "looker", Viewer)
+    ran = pets("--plot_views", 2)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "out" / "views.png").read_bytes().startswith(b"\x89PNG")
 
 
 # t-SNE.
@@ -540,7 +593,7 @@ def test_a_run_draws_what_it_is_asked_and_a_finished_one_too(pets, tmp_path, mon
 def test_channel_weights_are_of_the_pictures_and_attributes_they_are_drawn_beside(monkeypatch, tmp_path):
     benchmark, panels = tiny("maps"), {}
     model = Weigher.for_benchmark(benchmark, LookerConfig())
-    monkeypatch.setattr(figures, "_benchmark", lambda _: benchmark)
+    monkeypatch.setattr(recipe, "published", lambda _: benchmark)
     monkeypatch.setattr(recipe, "rebuilt", lambda *_: model)
     monkeypatch.setattr(figures, "DRAWN_ATTRIBUTES", 4)
     monkeypatch.setattr(figures.plots, "channel_weights", lambda path, *rest: panels.update({path.name: rest}))
@@ -563,5 +616,7 @@ def test_a_model_that_has_nothing_to_draw_is_refused_at_the_door(pets, tmp_path)
     for flag, args in (("plot_attention", ("--plot_attention", 2)), ("plot_tsne", ("--plot_tsne",))):
         ran = pets("--model", "eszsl", *args)
         assert_refused(ran, f"--{flag}: eszsl has nothing to draw there", "looker")
+    ran = pets("--model", "eszsl", "--plot_views", 2)
+    assert_refused(ran, "--plot_views: eszsl has nothing to draw there; wanted one of", "dcen")
     assert_refused(pets("--plot_attention", 0), "plot_attention")
     assert not (tmp_path / "out").exists()

@@ -108,6 +108,20 @@ def test_a_map_of_zeros_is_drawn(drawn):
     assert heat_of(pixels_of(figure, figure.axes[0])).max() < 0.05
 
 
+def test_a_sheet_of_views_has_a_row_a_picture_and_the_views_of_a_draw_side_by_side(drawn):
+    pictures = np.stack([PICTURE, PICTURE // 2])
+    views = [[[np.full((8, 8, 3), 100.0 * k + 10 * d + v) for v in range(2)] for d in range(3)] for k in range(2)]
+    figure = drawn(plots.views, pictures, views)
+    assert titles(figure) == ["picture", *["view 1", "view 2"] * 3, *[""] * 7]
+    shown = [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes]
+    assert shown == [100, 0, 1, 10, 11, 20, 21, 50, 100, 101, 110, 111, 120, 121]
+    left = np.array([axes.get_position().x0 for axes in figure.axes]).reshape(2, 7)
+    np.testing.assert_array_equal(left[0], left[1])
+    gaps = np.diff(left[0])
+    np.testing.assert_allclose(gaps[[1, 3, 5]], gaps[1])
+    assert (gaps[[0, 2, 4]] > 1.1 * gaps[1]).all()  # a gap before each draw
+
+
 def test_channel_weights_have_a_panel_a_picture_on_one_scale(drawn):
     weights = np.linspace(0, 0.6, 6).reshape(2, 3)
     figure = drawn(plots.channel_weights, {"a cat": weights, "a dog": 0.5 * weights}, ["red", "striped"])

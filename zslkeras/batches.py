@@ -9,6 +9,7 @@ from zslkeras.errors import InputError
 
 SAMPLERS = ("plain", "balanced")
 _SCORED_AT_ONCE = 2**26  # bytes of inputs a batch of scoring may hold
+_PICTURES_AT_ONCE = 64  # a backbone makes far more of a picture than it is
 
 
 def steps_per_epoch(benchmark, batch_size):
@@ -41,7 +42,7 @@ def epoch_rows(benchmark, batch_size, seed, epoch, sampler="plain"):
     return benchmark.train[order[starts[drawn] + within]]
 
 
-def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_step):
+def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_step, prepare=None):
     """An iterable of (inputs, labels) for `strategy.run`, one global batch a step.
 
     Args:
@@ -50,11 +51,13 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
         batch_size: rows of a global batch.
         seed, sampler: see `epoch_rows`.
         first_step, last_step: counted from the start of the training, so that a resumed run goes on in place.
+        prepare: what a row goes through, (input, seed [2]) -> a structure of tensors; None for nothing. The seed is the
+            run's and the row's place in the training, whatever number of replicas share it.
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise InputError(f"batch_size: got {batch_size} for {replicas} replicas; wanted a multiple of {replicas}")
-    steps = steps_per_epoch(benchmark, batch_size)
+    size, steps = batch_size // replicas, steps_per_epoch(benchmark, batch_size)
     rows_of = functools.lru_cache(maxsize=2)(lambda epoch: epoch_rows(benchmark, batch_size, seed, epoch, sampler))
 
     def share(index, replica):
@@ -73,13 +76,25 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
         inputs = tuple(arrays[:-1])
         return (inputs if benchmark.kind == "levels" else inputs[0]), arrays[-1]
 
+    def places(index, replica):
+        return index * batch_size + replica * size + tf.range(size, dtype=tf.int64)
+
+    def prepared(row, place):
+        inputs, label = row
+        return prepare(inputs, tf.stack([tf.constant(seed, tf.int64), place])), label
+
     def pipeline(context):
         here = replicas // context.num_input_pipelines
         own = tf.range(here, dtype=tf.int64) + context.input_pipeline_id * here
         pairs = tf.data.Dataset.range(first_step, last_step).flat_map(
             lambda index: tf.data.Dataset.from_tensor_slices((tf.fill([here], index), own))
         )
-        return pairs.map(read, num_parallel_calls=2, deterministic=True).prefetch(2 * here)
+        shares = pairs.map(read, num_parallel_calls=2, deterministic=True)
+        if prepare:
+            rows = tf.data.Dataset.zip(shares, pairs.map(places)).unbatch()
+            rows = rows.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            shares = rows.batch(size, drop_remainder=True)
+        return shares.prefetch(2 * here)
 
     return strategy.distribute_datasets_from_function(pipeline)
 
@@ -88,7 +103,8 @@ def scoring(benchmark, rows):
     """Yields (inputs, labels) over `rows` in order, in batches of bounded size."""
     example = benchmark.take(rows[:1])
     bytes_of_a_row = sum(array.nbytes for array in (example if isinstance(example, tuple) else (example,)))
-    size = int(np.clip(_SCORED_AT_ONCE // max(1, bytes_of_a_row), 1, 4096))
+    most = _PICTURES_AT_ONCE if benchmark.kind == "images" else 4096
+    size = int(np.clip(_SCORED_AT_ONCE // max(1, bytes_of_a_row), 1, most))
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
         yield benchmark.take(batch), benchmark.labels[batch]

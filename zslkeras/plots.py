@@ -122,6 +122,31 @@ def attention(path, picture, heading, rows):
     _write(figure, path, tight=False)
 
 
+def views(path, pictures, drawn):
+    """A sheet: each row a picture, then what was drawn of it, one draw beside the other.
+
+    Args:
+        path: of the PNG.
+        pictures: [K, h, w, 3], 0 to 255.
+        drawn: for each picture, for each draw, its views [H, W, 3], 0 to 255.
+    """
+    draws, each = len(drawn[0]), len(drawn[0][0])
+    widths = [1, *([0.15] + each * [1]) * draws]  # in units of a view's side; a gap before each draw
+    edges = {"left": 0, "right": 1, "bottom": 0, "top": 1}
+    figure = plt.figure(figsize=(_CELL * sum(widths), _CELL * len(pictures)))
+    grid = figure.add_gridspec(len(pictures), len(widths), width_ratios=widths, wspace=0.04, hspace=0.04, **edges)
+    for row, (picture, of_picture) in enumerate(zip(pictures, drawn, strict=True)):
+        columns = {0: picture}
+        for number, draw in enumerate(of_picture):
+            columns |= dict(enumerate(draw, 2 + number * (each + 1)))
+        for column, pixels in columns.items():
+            axes = _bare(figure.add_subplot(grid[row, column]))
+            axes.imshow(np.clip(pixels, 0, 255).astype(np.uint8))
+            if not row:
+                axes.set_title("picture" if not column else f"view {(column - 2) % (each + 1) + 1}", fontsize=9)
+    _write(figure, path, tight=False)
+
+
 def embeddings(path, points, classes):
     """Points in the plane, coloured by class: groups of classes from top to bottom, spaces from left to right.
 
@@ -180,6 +205,84 @@ def channel_weights(path, panels, names):
     bar.set_label("weight", fontsize=8)
     bar.ax.tick_params(labelsize=8, length=2)
     _write(figure, path, tight=False)
+
+
+def sensitivity(path, symbol, values, curves):
+    """Numbers over the values of one hyperparameter, evenly spaced as the papers draw them.
+
+    Args:
+        path: of the PNG.
+        symbol: its name.
+        values: n texts.
+        curves: {metric: (means [n], standard deviations [n])}, from 0 to 1; NaN leaves a gap.
+    """
+    figure, axes = plt.subplots(figsize=(5.2, 3.8))
+    place = np.arange(len(values))
+    for number, (label, (means, stds)) in enumerate(curves.items()):
+        means, stds, colour = 100 * np.asarray(means, float), 100 * np.asarray(stds, float), _TEN[number]
+        axes.plot(place, means, color=colour, marker=_MARKERS[number % len(_MARKERS)], markersize=5, label=label)
+        axes.fill_between(place, means - stds, means + stds, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xticks(place, values)
+    axes.set(xlabel=symbol, ylabel="%, on validation classes")
+    axes.grid(axis="y", color="0.92")
+    axes.legend(frameon=False, ncols=len(curves), loc="lower center", bbox_to_anchor=(0.5, 1))
+    _write(figure, path)
+
+
+def best_so_far(path, metric, scores):
+    """Each trial's score, and the best up to it.
+
+    Args:
+        path: of the PNG.
+        metric: what the scores are.
+        scores: one a trial in order, from 0 to 1; NaN where the trial failed.
+    """
+    figure, axes = plt.subplots(figsize=(5.6, 3.6))
+    place, scores = np.arange(1, len(scores) + 1), 100 * np.asarray(scores, float)
+    failed = np.isnan(scores)
+    best = np.maximum.accumulate(np.where(failed, -np.inf, scores))
+    axes.step(place, np.where(np.isinf(best), np.nan, best), where="post", color=_COLOURS["model"], label="best so far")
+    axes.plot(place[~failed], scores[~failed], "o", color=_COLOURS["baseline"], markersize=5, label="trial")
+    if failed.any():
+        on_the_axis = axes.get_xaxis_transform()
+        axes.plot(
+            place[failed], 0 * place[failed], "x", color="0.3", transform=on_the_axis, clip_on=False, label="failed"
+        )
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(xlabel="trial", ylabel=f"{metric}, %, on validation classes")
+    axes.legend(frameon=False)
+    _write(figure, path)
+
+
+def parallel_coordinates(path, axes_of, metric, scores):
+    """A line a trial through its hyperparameters to its score, which colours it; better ones lie on top.
+
+    Args:
+        path: of the PNG.
+        axes_of: {symbol: (n heights in 0..1, [(height, text)] of its ticks)}.
+        metric: what the scores are.
+        scores: n of them, from 0 to 1.
+    """
+    scores = 100 * np.asarray(scores, float)
+    low, high = scores.min(), scores.max()
+    spread = max(high - low, 1e-6)
+    ends = [(height, f"{low + height * spread:.1f}") for height in (0, 0.5, 1)]
+    columns = {**axes_of, f"{metric}, %": ((scores - low) / spread, ends)}
+    figure, axes = plt.subplots(figsize=(1.5 * len(columns) + 0.5, 4))
+    for trial in np.argsort(scores):
+        heights = [heights[trial] for heights, _ in columns.values()]
+        share = (scores[trial] - low) / spread
+        axes.plot(range(len(columns)), heights, color=plt.cm.viridis_r(share), linewidth=1 + share, alpha=0.85)
+    for place, (_, ticks) in enumerate(columns.values()):
+        axes.axvline(place, color="0.3", linewidth=0.8, zorder=3)
+        for height, text in ticks:
+            axes.annotate(text, (place, height), xytext=(3, 2), textcoords="offset points", fontsize=8, zorder=4)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks([])
+    axes.set(xlim=(-0.1, len(columns) - 0.6), ylim=(-0.03, 1.06))
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    _write(figure, path)
 
 
 def _lay_over(axes, picture, heat):

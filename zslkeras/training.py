@@ -75,8 +75,9 @@ class Run:
             self._restore(model)
         steps = batches.steps_per_epoch(self.benchmark, config.batch_size)
         epochs, first = self._epochs or config.epochs, len(self.history)
+        span = first * steps, epochs * steps
         rows = batches.training(
-            self.benchmark, strategy, config.batch_size, self.seed, config.sampler, first * steps, epochs * steps
+            self.benchmark, strategy, config.batch_size, self.seed, config.sampler, *span, model.prepare
         )
 
         @tf.function(jit_compile=self.jit)

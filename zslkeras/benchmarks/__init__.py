@@ -1,14 +1,18 @@
 """The only door to data: `load` reads one stage of one benchmark, whatever it is stored in."""
 
+import dataclasses
 import inspect
 import os
 import pathlib
 
+import numpy as np
+
 from zslkeras.benchmarks import folder, shapes, xlsa
 from zslkeras.benchmarks.benchmark import KINDS, STAGES, Benchmark, tune_stage
 from zslkeras.errors import InputError
+from zslkeras.images import store
 
-__all__ = ["Benchmark", "default_root", "load", "pictures", "tune_stage"]
+__all__ = ["Benchmark", "decoded", "default_root", "load", "pictures", "tune_stage"]
 
 
 def default_root():
@@ -37,6 +41,13 @@ def load(name, root=None, stage="tune", inputs="features", fold=0, **options):
     read = _reader(name).read
     final = read(name, pathlib.Path(root) if root else default_root(), inputs, **_known(read, name, options))
     return tune_stage(final, fold) if stage == "tune" else final
+
+
+def decoded(benchmark, image_size):
+    """The benchmark with the pixels of its pictures where it had paths: see `store.decoded`; any other as it is."""
+    if benchmark.kind != "images" or benchmark.inputs.dtype == np.uint8:
+        return benchmark
+    return dataclasses.replace(benchmark, inputs=store.decoded(benchmark.inputs, image_size))
 
 
 def pictures(name, root=None, **options):

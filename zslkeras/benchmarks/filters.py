@@ -59,6 +59,11 @@ def pooled(pictures, batch_size=128):
     return _in_batches(_pooled, pictures, batch_size)
 
 
+def answers(pictures, kind):
+    """What the bank makes of a tensor of pictures, in a graph: "features" as `pooled`, "maps" or "levels"."""
+    return {"features": _pooled, "maps": _maps, "levels": _levels}[kind](pictures)
+
+
 def _in_batches(function, pictures, batch_size):
     if pictures.dtype != np.uint8 or pictures.shape[1:] != (SIDE, SIDE, 3):
         raise ValueError(f"pictures: got {pictures.dtype} {pictures.shape}; wanted uint8 (N, {SIDE}, {SIDE}, 3)")

@@ -56,7 +56,7 @@ def read(
     """
     folder = pathlib.Path(name)
     table = _table(folder, classes)
-    class_names, attribute_names, embeddings = _read_npy(table) if table.suffix == ".npy" else _read_csv(table)
+    class_names, attribute_names, embeddings = read_table(table)
     pictures, notes = _pictures(folder, class_names, table)
     ids = {class_name: label for label, class_name in enumerate(class_names)}
     labels = np.array([ids[os.path.dirname(picture)] for picture in pictures])
@@ -95,10 +95,15 @@ def pictures(name, root, *, classes=None):
     """The pictures of your folder, for features to be made of; args as for `read`. Returns files.Pictures."""
     folder = pathlib.Path(name)
     table = _table(folder, classes)
-    class_names, _, _ = _read_npy(table) if table.suffix == ".npy" else _read_csv(table)
+    class_names, _, _ = read_table(table)
     found, notes = _pictures(folder, class_names, table)
     labels = np.array([class_names.index(os.path.dirname(picture)) + 1 for picture in found])
     return files.Pictures(folder, tuple(found), tuple(str(folder / picture) for picture in found), labels, tuple(notes))
+
+
+def read_table(path):
+    """Class names, attribute names (none for an .npy) and the [C, A] values of a table of classes."""
+    return _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
 
 
 def _table(folder, classes):

@@ -82,7 +82,7 @@ class Extractor:
                 "Pillow": PIL.__version__,
             },
         }
-        self._run = tf.function(self._outputs, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+        self._run = tf.function(self.outputs, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
 
     def __call__(self, pictures):
         """uint8 [B, size, size, 3] to {store: [B, ...]}, and [B] whether all of a row is finite."""
@@ -93,7 +93,8 @@ class Extractor:
             finite &= np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
         return made, finite
 
-    def _outputs(self, pictures):
+    def outputs(self, pictures):
+        """A tensor uint8 [B, size, size, 3] to {store: [B, ...]} float32, in a graph."""
         made = self._model(self._prepared(pictures), training=False)
         return made | {"pooled": tf.reduce_mean(made["maps"], axis=[1, 2])}
 

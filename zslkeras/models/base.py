@@ -20,6 +20,8 @@ class ZeroShotModel(keras.Model):
         ablations: the paper's ablation rows, name -> config overrides.
         default_seeds: how many seeds a result is the mean of unless told otherwise.
         losses_reported: the names that `report` takes.
+        prepare: (input, seed [2]) -> what `train_step` gets of one row: a method without weights, run as rows are read;
+            None where it gets the input itself.
         paper_rule: how the paper decides between seen and unseen classes, {"gamma": added to unseen scores}, or None.
     """
 
@@ -28,6 +30,7 @@ class ZeroShotModel(keras.Model):
     ablations = {}
     default_seeds = 3
     losses_reported = ()
+    prepare = None
     paper_rule = None
 
     def __init_subclass__(cls, **kwargs):

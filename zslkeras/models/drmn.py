@@ -13,8 +13,9 @@ Deviations, fields of the config where the printed form is at hand:
 - Algorithm 1 takes its second argmax over all classes, to which the head says nothing of the unseen; here it is one
   over the seen, so that the gate alone decides who is unseen.
 - SIT's loss is not printed; "a shared classifier before and after" is read as the mean of L_AC on both.
-- The paper does not say whether the backbone is trained. Here it is not: the maps are read. Then nothing is shared
-  between the head and the rest, and lambda_GC is no more than a factor of the head's own gradient.
+- The paper does not say whether the backbone is trained. DRMN reads its maps; then nothing is shared between the head
+  and the rest, and lambda_GC is no more than a factor of the head's own gradient. DRMNFromPictures has the backbone in
+  it, and trains it where it is told to.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.errors import InputError
+from zslkeras.images import augment, backbones
 from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
 from zslkeras.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.base import ZeroShotModel
@@ -263,15 +265,16 @@ class DRMN(ZeroShotModel):
     def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
         num_classes, num_attributes = class_embeddings.shape
-        self.level = _place(config.fused_level if config.fusion else config.single_level, len(input_shape))
-        self.width = input_shape[self.level][-1]  # C
+        shapes = self.level_shapes = self._shapes_of_levels()
+        self.level = _place(config.fused_level if config.fusion else config.single_level, len(shapes))
+        self.width = shapes[self.level][-1]  # C
         self.seen_classes = np.flatnonzero(np.asarray(seen_mask) > 0)
-        self.scalings = [FeatureScaling(shape[-1], name=f"scaling{i}") for i, shape in enumerate(input_shape)]
+        self.scalings = [FeatureScaling(shape[-1], name=f"scaling{i}") for i, shape in enumerate(shapes)]
         self.embedding_scaling = FeatureScaling(num_attributes, name="embedding_scaling")
         if config.fusion:
-            target, options = input_shape[self.level], (config.downscaling, config.norm_momentum)
+            target, options = shapes[self.level], (config.downscaling, config.norm_momentum)
             self.projections = [
-                Projection(shape, target, *options, name=f"projection{i}") for i, shape in enumerate(input_shape)
+                Projection(shape, target, *options, name=f"projection{i}") for i, shape in enumerate(shapes)
             ]
         spread = keras.initializers.RandomNormal(stddev=config.prototype_length / math.sqrt(self.width))
         self.prototypes = self.add_weight(shape=(num_attributes, self.width), initializer=spread, name="prototypes")
@@ -284,7 +287,7 @@ class DRMN(ZeroShotModel):
         if config.interaction:
             self._add_interaction()
         if config.lambda_gc > 0:
-            self.head = _dense(input_shape[-1][-1], num_classes, "head", dtype="float32")
+            self.head = _dense(shapes[-1][-1], num_classes, "head", dtype="float32")
 
     def _add_interaction(self):
         """SIT. Queries, keys and values have no bias: the keys' would cancel in the softmax."""
@@ -304,11 +307,12 @@ class DRMN(ZeroShotModel):
 
     def adapt(self, benchmark):
         embeddings, rows = benchmark.class_embeddings, benchmark.train
+        self._load()
         self.embedding_scaling.fit(
             self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
         )
         for level, scaling in enumerate(self.scalings):
-            maps = lambda rows, level=level: benchmark.take(rows)[level]  # noqa: E731
+            maps = lambda rows, level=level: np.asarray(self._read(benchmark.take(rows))[level])  # noqa: E731
             scaling.fit_regions(self.config.region_scaling, maps, rows)
 
     def compile(self, optimizer=None, **kwargs):
@@ -370,7 +374,7 @@ class DRMN(ZeroShotModel):
 
     def attention(self, inputs):
         """Where each attribute looks, Eq. (1): {"attribute": [B, A, H, W]}, sums to one over places."""
-        height, width, _ = self.row_shape[self.level]
+        height, width, _ = self.level_shapes[self.level]
         attention = self._spatial_attention(self.fuse(self._levels(inputs)))
         return {"attribute": tf.reshape(tf.cast(attention, tf.float32), [-1, attention.shape[1], height, width])}
 
@@ -391,7 +395,7 @@ class DRMN(ZeroShotModel):
 
     def fuse(self, levels, training=False):
         """v of Sec. 3.1: [B, R, C], the residual level and the projections of all levels; or the single level."""
-        height, width, channels = self.row_shape[self.level]
+        height, width, channels = self.level_shapes[self.level]
         fused = levels[self.level]
         if self.config.fusion:
             fused += tf.add_n([p(maps, training=training) for p, maps in zip(self.projections, levels, strict=True)])
@@ -421,9 +425,19 @@ class DRMN(ZeroShotModel):
         attended = attend_in_blocks(sequences[0] / math.sqrt(width), *sequences[1:])
         return tf.reshape(tf.transpose(attended, [1, 0, 2]), [-1, num_attributes, heads * width])
 
+    def _shapes_of_levels(self):
+        return self.row_shape
+
+    def _load(self):
+        """What has weights of its own takes them before anything is fitted."""
+
+    def _read(self, inputs):
+        """The maps of all levels, as they come."""
+        return inputs
+
     def _levels(self, inputs):
         """The maps in what the layers compute in."""
-        maps = [tf.cast(one, tf.float32) for one in inputs]
+        maps = [tf.cast(one, tf.float32) for one in self._read(inputs)]
         if self.config.region_scaling != "none":
             maps = [scaling(one) for scaling, one in zip(self.scalings, maps, strict=True)]
         return [tf.cast(one, self.compute_dtype) for one in maps]
@@ -476,6 +490,77 @@ class DRMN(ZeroShotModel):
 
     def _matrix(self, name, rows, columns):
         return self.add_weight(shape=(rows, columns), initializer="glorot_uniform", name=name)
+
+
+@dataclasses.dataclass(frozen=True)
+class DRMNFromPicturesConfig(DRMNConfig):
+    # Sec. 4 has ResNet-101, trained on ImageNet, and not the size of its pictures.
+    backbone: str = "resnet101"
+    weights: str | None = "imagenet"  # or a file, or None: random ones
+    preprocessing: str = "own"
+    image_size: int = 448  # what the works it compares with see
+    backbone_rate: float = 0.0  # times the learning rate; 0 leaves the backbone as it is
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.preprocessing not in backbones.PREPROCESSINGS:
+            wanted = ", ".join(backbones.PREPROCESSINGS)
+            raise ValueError(f"preprocessing: got {self.preprocessing!r}; wanted one of {wanted}")
+        if self.image_size < 1:
+            raise ValueError(f"image_size: got {self.image_size}; wanted at least 1")
+        if self.backbone_rate < 0:
+            raise ValueError(f"backbone_rate: got {self.backbone_rate}; wanted at least 0")
+
+
+class AdamWithSlowPart(keras.optimizers.Adam):
+    """Adam whose rate is `share` times as high for some variables, which do not decay."""
+
+    def __init__(self, *args, slow=(), share=1.0, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.slow, self.share = slow, share
+        if slow:
+            self.exclude_from_weight_decay(slow)
+
+    def build(self, variables):
+        super().build(variables)
+        self._slow_places = {self._get_variable_index(variable) for variable in self.slow}
+
+    def update_step(self, gradient, variable, learning_rate):
+        slow = self._get_variable_index(variable) in self._slow_places
+        super().update_step(gradient, variable, learning_rate * self.share if slow else learning_rate)
+
+
+class DRMNFromPictures(DRMN):
+    """DRMN with its backbone: reads pictures instead of levels. Moving statistics of the backbone stay as they come."""
+
+    Config = DRMNFromPicturesConfig
+    eats = "images"
+
+    def _shapes_of_levels(self):
+        config = self.config
+        layers = backbones.default_layers(config.backbone)
+        # Without weights: those of a saved model come with it, others by `adapt`.
+        self.backbone = backbones.backbone(config.backbone, None, config.image_size, layers)
+        self.backbone.trainable = config.backbone_rate > 0
+        return tuple(shape[1:] for shape in self.backbone.output_shape)
+
+    def _load(self):
+        config = self.config
+        if config.weights:
+            layers = backbones.default_layers(config.backbone)
+            trained = backbones.backbone(config.backbone, config.weights, config.image_size, layers)
+            self.backbone.set_weights(trained.get_weights())
+
+    def compile(self, optimizer=None, **kwargs):
+        config = self.config
+        options = {"weight_decay": config.weight_decay or None, "share": config.backbone_rate}
+        slow = self.backbone.trainable_variables
+        super().compile(optimizer or AdamWithSlowPart(config.learning_rate, slow=slow, **options), **kwargs)
+
+    def _read(self, inputs):
+        pictures = augment.plain(inputs, self.config.image_size)
+        prepared = backbones.preprocess(self.config.backbone, pictures, self.config.preprocessing)
+        return self.backbone(prepared, training=False)
 
 
 def _place(level, count):
