@@ -9,6 +9,10 @@ import keras
 import numpy as np
 import pytest
 import scipy.io
+import tensorflow as tf
+
+# As experiments.run does: without it the threads of a convolution add up in an order of their own.
+tf.config.experimental.enable_op_determinism()
 
 ROOT = pathlib.Path(__file__).parents[1]
 
