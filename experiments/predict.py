@@ -38,7 +38,8 @@ flags.DEFINE_bool("help", False, "print this", FLAGS)
 AT_ONCE = 32  # pictures in a batch
 SCALE = 3.0  # how many times shorter or longer than any class of the model a given class may be
 TOP_ATTRIBUTES = 5
-_DRAWN_SIDE, _TITLE_WIDTH = 224, 20  # pixels of a picture behind attention; letters that fit over a map
+_DRAWN_SIDE = 224  # pixels of a picture behind attention
+_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over a picture
 _MARK = "never trained"
 
 
@@ -92,11 +93,11 @@ def main(argv):
     else:
         given = {"class_embeddings": tf.constant(classes.embeddings), "seen_mask": tf.constant(classes.seen)}
         answers = _asked(model.signatures["score_classes"], contents, **given)
+    found = recognised(pictures, answers, classes, metadata["gamma"], FLAGS.top)
     if FLAGS.attention:
         names = [f"{row:03d}-{pathlib.Path(picture).stem}.png" for row, picture in enumerate(pictures)]
         paths = [pathlib.Path(FLAGS.attention) / name for name in names]
-        _draw_attention(model, metadata, contents, thumbnails, own, paths)
-    found = recognised(pictures, answers, classes, metadata["gamma"], FLAGS.top)
+        _draw_attention(model, metadata, contents, thumbnails, own, paths, [one["class"] for one in found])
     print(json.dumps(found, indent=1) if FLAGS.json else as_text(found))
 
 
@@ -225,7 +226,7 @@ def _asked(endpoint, contents, **given):
     return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
 
 
-def _draw_attention(model, metadata, contents, thumbnails, own, paths):
+def _draw_attention(model, metadata, contents, thumbnails, own, paths, headings):
     """Where the model looks, a PNG a picture: the attributes, or the classes, of the highest scores."""
     if "attention" not in model.signatures:
         raise InputError(f"--attention: {metadata['model']} has none; wanted a model with attention, such as msdn")
@@ -244,7 +245,7 @@ def _draw_attention(model, metadata, contents, thumbnails, own, paths):
                 lines[kind.replace("_to_", " → ").replace("_", " ")] = [
                     (f"{textwrap.fill(names[i], _TITLE_WIDTH)}\n{scores[i]:z.2f}", answers[kind][row, i]) for i in best
                 ]
-            plots.attention(path, thumbnails[row], "", lines)
+            plots.attention(path, thumbnails[row], textwrap.fill(headings[row], _HEADING_WIDTH), lines)
     except OSError as error:
         raise InputError(f"--attention: {error.filename}: {error.strerror}; wanted a folder to write to") from error
 

@@ -1,5 +1,6 @@
 """Pictures in, names out; a table of classes that nobody trained; and one sentence for whatever is wrong with it."""
 
+import functools
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from zslkeras.errors import InputError
 
 NEW = 30, 45  # classes of shapes that the run has never heard of: magenta-plain-triangle, yellow-dotted-star
 NAMES = shapes.class_table()[1]
+LOADED = functools.cache(predict._loaded)
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,12 @@ def pictures(exported):
     """One picture each of a seen and of an unseen class."""
     folders = sorted(path for path in exported.pictures.iterdir() if path.is_dir())
     return [folders[-1] / "0.png", folders[0] / "0.png"]
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
+    """The process that a test starts loads for itself."""
+    monkeypatch.setattr(predict, "_loaded", LOADED)
 
 
 @pytest.fixture

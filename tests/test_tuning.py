@@ -1,10 +1,13 @@
 """Searches: what a trial may see, what it writes, how it fails, and what a killed process costs."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import json
 import math
+import re
+import shlex
 import signal
 import socket
 import sys
@@ -14,10 +17,11 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 
 from experiments import figures, recipe, run
-from tests.conftest import start
+from tests.conftest import ROOT, start
 from tests.example import Example
 from tests.test_run import FewSettings
 from tests.tiny import tiny
@@ -167,7 +171,7 @@ def planted(monkeypatch):
 def test_a_whole_search_reads_no_published_test_row(tune, planted, tmp_path):
     with pytest.raises(AssertionError, match="published test row"):
         planted.take(planted.test_unseen[:1])
-    ran = tune(*FLO, "--tuner", "random", "--trials", 2, "--epochs", 2, "--folds", 2, "--nofinal")
+    ran = tune(*FLO, "--tuner", "random", "--trials", 2, "--epochs", 2, "--folds", 2, "--nofinal_run")
     assert ran.code == 0, ran.err
     out = tmp_path / "runs/example-flo-search"
     assert len(list(out.glob("trials/*/checkpoint/seed0-tune*.npz"))) == 4
@@ -179,7 +183,7 @@ def test_a_whole_search_reads_no_published_test_row(tune, planted, tmp_path):
 
 
 def test_the_score_is_the_mean_at_the_chosen_state_over_seeds_and_folds(tune, selected, tmp_path):
-    args = ("--trials", 3, "--seeds", 2, "--folds", 2, "--first_fold", 3, "--nofinal", "--objective", "AUSUC")
+    args = ("--trials", 3, "--seeds", 2, "--folds", 2, "--first_fold", 3, "--nofinal_run", "--objective", "AUSUC")
     assert tune(*FLO, *args).code == 0
     assert [(seed, fold) for _, seed, fold in selected[:4]] == [(0, 3), (1, 3), (0, 4), (1, 4)]
     assert len(selected) == 3 * 4
@@ -196,7 +200,7 @@ def test_the_score_is_the_mean_at_the_chosen_state_over_seeds_and_folds(tune, se
 @pytest.mark.parametrize("tuner", search.TUNERS)
 def test_each_tuner_finds_its_way_and_the_recipe_is_the_best_trial(tune, selected, tmp_path, tuner):
     trials = () if tuner == "hyperband" else ("--trials", 10)
-    ran = tune(*FLO, "--tuner", tuner, *trials, "--nofinal", "--set", "hidden=8")
+    ran = tune(*FLO, "--tuner", tuner, *trials, "--nofinal_run", "--set", "hidden=8")
     assert ran.code == 0, ran.err
     out = tmp_path / "runs/example-flo-search"
     trials = read(out / "search.json")["trials"]
@@ -229,14 +233,14 @@ def test_the_winner_is_run_once_and_both_numbers_are_shown(tune, tmp_path):
     assert lines["test classes, one look"][3] == f"{100 * final['selected']['H']['mean']:.1f}"
     # More trials later: those that are done are not trained again.
     kept = {path: path.stat().st_mtime_ns for path in out.glob("trials/*/checkpoint/*.npz")}
-    more = tune(*FLO, *args[:2], "--trials", 3, *args[4:], "--nofinal", "--resume")
+    more = tune(*FLO, *args[:2], "--trials", 3, *args[4:], "--nofinal_run", "--resume")
     assert more.code == 0, more.err
     assert [trial["trial"] for trial in read(out / "search.json")["trials"]] == ["0", "1", "2"]
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 def test_the_recipe_is_a_config_that_the_command_takes(tune, selected, tmp_path):
-    assert tune(*FLO, "--trials", 2, "--nofinal").code == 0
+    assert tune(*FLO, "--trials", 2, "--nofinal_run").code == 0
     path = tmp_path / "runs/example-flo-search/recipe.json"
     with flagsaver.flagsaver(model="example", config=str(path)):
         config = run.config_from_flags(Example, types.SimpleNamespace(name="flo", features="res101"), None)
@@ -256,7 +260,7 @@ def test_a_failed_trial_is_told_at_once_and_in_the_end(tune, selected, monkeypat
         return whole(experiment, seed, fold)
 
     monkeypatch.setattr(recipe, "select", select)
-    ran = tune(*FLO, "--tuner", "random", "--trials", 6, "--nofinal")
+    ran = tune(*FLO, "--tuner", "random", "--trials", 6, "--nofinal_run")
     assert ran.code == 0, ran.err
     told = "trial 1 failed: Diverged: loss is not a finite number at step 3"
     assert ran.out.count(told) == 2 and ran.out.index(told) < ran.out.index("trial 5: H")
@@ -320,13 +324,31 @@ def test_several_machines_are_for_workers():
 
 
 def test_another_search_in_the_same_folder_is_refused(tune, selected):
-    assert tune(*FLO, "--trials", 2, "--nofinal").code == 0
-    assert "holds a run already" in tune(*FLO, "--trials", 2, "--nofinal").err
-    other = tune(*FLO, "--trials", 2, "--nofinal", "--resume", "--objective", "T")
+    assert tune(*FLO, "--trials", 2, "--nofinal_run").code == 0
+    assert "holds a run already" in tune(*FLO, "--trials", 2, "--nofinal_run").err
+    other = tune(*FLO, "--trials", 2, "--nofinal_run", "--resume", "--objective", "T")
     assert other.code == 2 and "objective=H" in other.err
 
 
 # Several processes.
+
+
+def test_compose_starts_a_chief_and_workers_that_know_each_other():
+    text = (ROOT / "docker/compose.yaml").read_text()
+    commands = [json.loads(line) for line in re.findall(r"command: (\[.*\])", text)]
+    assert len(commands) == 2
+    roles = {}
+    for (line,) in commands:
+        line = re.sub(r"\$\{SEARCH:[^}]*\}", "--model msdn --dataset shapes", line).replace("${RESUME:-false}", "true")
+        _, program, _, module, *args = shlex.split(line)
+        assert (program, module) == ("python", "tuning.run")
+        parsed = copy.deepcopy(flags.FLAGS)
+        parsed(["tune", *args])
+        roles[parsed["role"].value] = parsed["chief"].value, parsed["out"].value, parsed["resume"].value
+    assert roles["chief"][:2] == roles["worker"][:2]
+    assert roles["chief"][0].split(":")[0] in re.findall(r"^  (\w+):$", text, re.M)  # the service is its host's name
+    assert roles["chief"][2] and not roles["worker"][2]
+    assert re.search(r"^# .* -f (docker/\w+\.Dockerfile)", text, re.M)
 
 
 @pytest.mark.slow
@@ -334,7 +356,7 @@ def test_killed_workers_and_a_killed_chief_cost_no_trial(tiny_root, tmp_path):
     """A worker dies at its third step, the chief between two files of its state; all trials are there in the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    args = [*FLO, "--data_root", tiny_root, "--epochs", 3, "--tuner", "random", "--trials", 5, "--nofinal"]
+    args = [*FLO, "--data_root", tiny_root, "--epochs", 3, "--tuner", "random", "--trials", 5, "--nofinal_run"]
     args += ["--chief", address, "--out", tmp_path / "out"]
 
     def begin(die, role, *more):
@@ -342,11 +364,11 @@ def test_killed_workers_and_a_killed_chief_cost_no_trial(tiny_root, tmp_path):
 
     chief = begin("rename:12", "chief")
     doomed, steady = begin("step:3", "worker"), begin("never", "worker")
-    doomed.wait_for(100)
     chief.wait_for(100)
-    assert (doomed.returncode, chief.returncode) == (-signal.SIGKILL, -signal.SIGKILL), (doomed.err, chief.err)
     again = begin("never", "chief", "--resume").wait_for(100)
+    doomed.wait_for(30)
     steady.wait_for(30)
+    assert (doomed.returncode, chief.returncode) == (-signal.SIGKILL, -signal.SIGKILL), (doomed.err, chief.err)
     assert (again.returncode, steady.returncode) == (0, 0), (again.err, steady.err)
     trials = read(tmp_path / "out/search.json")["trials"]
     assert [trial["trial"] for trial in trials] == list("01234")

@@ -2,7 +2,7 @@
 
 A trial is `recipe.select` in stage tune, averaged over --seeds and --folds: its epoch and its gamma are chosen inside
 it, and nothing here can reach the published test classes. The winner becomes recipe.json, and one run of
-`experiments.run --config recipe.json` looks at the test classes; --nofinal leaves that look out.
+`experiments.run --config recipe.json` looks at the test classes; --nofinal_run leaves that look out.
 With --sweep SYMBOL=VALUE,VALUE,... nothing is searched: one symbol varies, and its curve is drawn.
 """
 
@@ -36,7 +36,7 @@ flags.DEFINE_enum("objective", "H", ["H", "AUSUC", "T"], "what the best trial ha
 flags.DEFINE_integer("folds", 1, "draws of validation classes that a trial is the mean over", lower_bound=1)
 flags.DEFINE_integer("first_fold", 0, "number of the first draw; 0 is the published validation classes", lower_bound=0)
 flags.DEFINE_integer("search_seed", 1, "of the oracle's draws", lower_bound=1)
-flags.DEFINE_bool("final", True, "train the winner in stage final and look at the test classes once")
+flags.DEFINE_bool("final_run", True, "train the winner in stage final and look at the test classes once")
 flags.DEFINE_multi_string("sweep", [], "SYMBOL=VALUE,VALUE,...: draw the curve of one symbol instead; repeat for more")
 flags.DEFINE_enum("role", None, ["chief", "worker"], "one of several processes; or set KerasTuner's own variables")
 flags.DEFINE_string("chief", "127.0.0.1:8000", "host:port of the chief, where KerasTuner's own variables are not set")
@@ -167,9 +167,11 @@ def _search(out, varied, role, config):
     scored = sorted((one for one in records if "numbers" in one), key=_score, reverse=True)
     summary = {"objective": FLAGS.objective, "seconds": round(seconds, 1), "trials": records}
     print(_table(scored, [one for one in records if "error" in one]))
-    if role is None:
-        summary["overhead_seconds"] = round((seconds - tuner.training_seconds) / len(records), 3)
-        print(f"{len(records)} trials in {seconds:.0f} s; {summary['overhead_seconds']:.2f} s a trial outside training")
+    if tuner.ran:  # in this process; those of workers overlap
+        summary["overhead_seconds"] = round((seconds - sum(tuner.ran)) / len(tuner.ran), 3)
+        print(
+            f"{len(tuner.ran)} trials in {seconds:.0f} s; {summary['overhead_seconds']:.2f} s a trial outside training"
+        )
     _write(out / "search.json", summary)
     if not scored:
         sys.exit(f"error: none of {len(records)} trials scored; see their errors above and in {out / 'search.json'}")
@@ -179,7 +181,7 @@ def _search(out, varied, role, config):
     chosen_on = {"objective": FLAGS.objective, "trials": len(records), "validation": best["numbers"]}
     _write(out / "recipe.json", kept | chosen_on | _identity())
     print(f"written: {out / 'recipe.json'}, which experiments.run takes as --config", flush=True)
-    if FLAGS.final:
+    if FLAGS.final_run:
         print(_side_by_side(best["numbers"], _final(out)))
 
 

@@ -276,7 +276,9 @@ def parallel_coordinates(path, axes_of, metric, scores):
     for place, (_, ticks) in enumerate(columns.values()):
         axes.axvline(place, color="0.3", linewidth=0.8, zorder=3)
         for height, text in ticks:
-            axes.annotate(text, (place, height), xytext=(3, 2), textcoords="offset points", fontsize=8, zorder=4)
+            ground = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
+            where = {"xytext": (3, 2), "textcoords": "offset points", "zorder": 4}
+            axes.annotate(text, (place, height), **where, fontsize=8, bbox=ground)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks([])
     axes.set(xlim=(-0.1, len(columns) - 0.6), ylim=(-0.03, 1.06))
