@@ -10,7 +10,7 @@ demo: $(VENV)/ready
 	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

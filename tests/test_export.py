@@ -281,6 +281,7 @@ def test_what_does_not_answer_as_the_live_model_leaves_the_old_export_in_place(t
     assert list(tmp_path.iterdir()) == []
     rows = tiny().take(tiny().train[:5])
     answers = export._answers(live("eszsl"), GAMMA, rows, None)
+    (tmp_path / ".saved_model.1234").mkdir()  # of one that was killed
     written(path)
     before = {one.name: one.read_bytes() for one in path.iterdir() if one.is_file()}
     for name, wrong in {

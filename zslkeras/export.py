@@ -420,6 +420,7 @@ def _replacing(path):
         if path.exists():
             path.rename(old)
         draft.rename(path)
+        for stale in path.parent.glob(f".{path.name}.*"):  # `old`, and what killed processes left
+            shutil.rmtree(stale, ignore_errors=True)
     finally:
-        for folder in (draft, old):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
