@@ -249,6 +249,8 @@ def test_the_commands_leave_an_export_behind(tiny_root, tmp_path, monkeypatch):
     again = call(tmp_path, tiny_root, tmp_path / "cache", "--run", "out")
     assert again.code == 0 and "exported: out/saved_model" in again.out, again.err
     assert json.loads((tmp_path / "out/saved_model/metadata.json").read_text()) == before
+    with pytest.raises(InputError, match="--formats: got onnx for endpoints on maps"):
+        export.write(tmp_path / "maps", live("msdn"), {}, None, GAMMA, formats=["onnx"])
     refused = call(tmp_path, tiny_root, tmp_path / "cache", "--run", "out", "--with_backbone")
     assert refused.code == 2 and "tells how res101 was made" in refused.err
     assert call(tmp_path, tiny_root, tmp_path / "cache", "--run", "nowhere").code == 2

@@ -152,8 +152,9 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
         formats: some of FORMATS, of the endpoints `serve` and `score_classes`.
     """
     path = pathlib.Path(path)
-    if front is not None and formats:
-        raise InputError(f"--formats: got {','.join(formats)} with --with_backbone; wanted features: no TFLite decodes")
+    if formats and (front is not None or model.eats != "features"):
+        eats = "the bytes of pictures" if front else model.eats
+        raise InputError(f"--formats: got {','.join(formats)} for endpoints on {eats}; wanted a model on features")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path) as draft:
