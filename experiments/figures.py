@@ -135,7 +135,7 @@ def write_channels(experiment, finished, count):
     )
     names = [readable(_attribute_names(benchmark)[place]) for place in attributes]
     panels = {
-        f"{readable(benchmark.class_names[benchmark.labels[row]])}, picture {row}": of_row[attributes][:, channels]
+        f"{readable(benchmark.class_names[benchmark.labels[row]])}\npicture {row}": of_row[attributes][:, channels]
         for row, of_row in zip(rows, weights, strict=True)
     }
     plots.channel_weights(experiment.out / "channels.png", panels, names)

@@ -501,11 +501,11 @@ def test_what_is_reconstructed_half_a_unit_off():
 @pytest.mark.parametrize(
     "overrides, wanted",
     [
-        ({}, {"encoder", "decoder"}),
-        ({"eta": 0.0}, {"encoder", "decoder"}),
-        ({"hidden": 3}, {"encoder_hidden", "encoder", "decoder"}),
-        ({"coupled": False}, {"encoder", "decoder", "mapping"}),
-        ({"coupled": False, "eta": 0.0}, {"encoder", "mapping"}),
+        ({}, "decoder encoder"),
+        ({"eta": 0.0}, "decoder encoder"),
+        ({"hidden": 3}, "decoder encoder encoder_hidden"),
+        ({"coupled": False}, "decoder encoder mapping"),
+        ({"coupled": False, "eta": 0.0}, "encoder mapping"),
     ],
     ids=str,
 )
@@ -513,8 +513,9 @@ def test_trained_weights(overrides, wanted):
     for learned in (True, False):
         model = fresh(learn_sharpness=learned, **overrides)
         trained = {id(variable) for variable in model.trainable_variables}
-        assert {name for name, layer in layers_of(model).items() if {id(v) for v in layer.weights} <= trained} == wanted
-        assert len(trained) == 2 * len(wanted) + learned
+        names = sorted(name for name, layer in layers_of(model).items() if {id(v) for v in layer.weights} <= trained)
+        assert names == wanted.split()
+        assert len(trained) == 2 * len(names) + learned
 
 
 def test_one_decoder_serves_both_losses_and_uncoupled_there_are_two():
