@@ -206,7 +206,10 @@ def _in_order(path, columns, values, attributes):
 
 def _require_scale(path, name, row, attributes):
     """Refuses attributes that cannot be on the scale of the model's."""
-    length, (shortest, longest) = float(np.linalg.norm(row)), attributes["lengths"]
+    with np.errstate(over="ignore"):
+        length, (shortest, longest) = float(np.linalg.norm(row)), attributes["lengths"]
+    if not np.isfinite(length):
+        raise InputError(f"{path}: the attributes of class {name} have length {length}; wanted a finite one")
     if not length:
         raise InputError(f"{path}: all attributes of class {name} are 0; wanted some that it has")
     if row.min() < 0 and not attributes["has_negatives"]:

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 import uvicorn
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from zslkeras.errors import InputError
 
@@ -82,6 +83,8 @@ def app_of(model, name, limits=Limits()):
                 body = await _body(request, limits.body)
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(workers, answered, model, body, limits)
+        except ClientDisconnect:
+            raise Refused(400, "the client has hung up") from None  # nobody hears it
         except TimeoutError:
             raise Refused(504, f"no answer within {limits.seconds:g} seconds") from None
         finally:

@@ -195,7 +195,7 @@ def test_the_export_says_what_its_numbers_mean(exported):
     assert metadata["preprocessing"] == {"filters": "features", "size": 64, "crop": False}
     assert metadata["dataset_digest"] == benchmark.digest
     assert metadata["config"]["scalings"] == ["standard"]
-    assert set(metadata["endpoints"]) == {"serve", "czsl", "score_classes"}
+    assert set(metadata["endpoints"]) == {"serve", "czsl", "score_classes", "embed"}
     assert metadata["versions"]["tensorflow"] == tf.__version__
     embeddings = files.read_matrix(exported.saved_model / "class_embeddings.npy")
     np.testing.assert_array_equal(embeddings, benchmark.class_embeddings)
@@ -296,6 +296,24 @@ def test_what_does_not_answer_as_the_live_model_leaves_the_old_export_in_place(t
             written(path)
     assert {one.name: one.read_bytes() for one in path.iterdir() if one.is_file()} == before
     assert [one.name for one in tmp_path.iterdir()] == ["saved_model"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "saved_model.pb; No space left on device")
+
+    monkeypatch.setattr(tf.saved_model, "save", full)
+    with pytest.raises(InputError, match="one: .*No space left on device; wanted a folder that can be written"):
+        written(tmp_path / "one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_have_to_agree_where_scores_are_exact():
+    """In bfloat16 the two best classes are often as good as one another."""
+    wanted, got = {"serve/label": np.array([1, 2])}, {"serve/label": np.array([1, 3])}
+    export._compare("saved_model", got, wanted, export._COARSE_TOLERANCE)
+    with pytest.raises(export.ExportFailed, match="serve/label is off by 1"):
+        export._compare("saved_model", got, wanted, export.TOLERANCE)
 
 
 def test_the_process_that_reloads_is_alone_and_its_failure_is_told(tmp_path, monkeypatch):

@@ -138,6 +138,8 @@ TABLES = {
     "two missing": ({"attributes": OTHERS[1:]}, "attribute circle and 1 more missing"),
     "all zero": ({"values": lambda row: 0 * row}, "are 0; wanted some that it has"),
     "negative": ({"values": lambda row: row - 1}, "wanted none below 0"),
+    "no float32": ({"values": lambda row: ["1e39", *row[1:]]}, "got '1e39'; wanted a finite number"),
+    "endless": ({"values": lambda row: ["1e30", *row[1:]]}, "have length inf; wanted a finite one"),
     "no number": ({"values": lambda row: ["much", *row[1:]]}, "got 'much'; wanted a finite number"),
     "twice": ({"rename": lambda name: "same"}, "class same stands there 2 times"),
 }

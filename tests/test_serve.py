@@ -1,5 +1,6 @@
 """A real client over loopback: the dialect, the bounds, and that no request brings the server down."""
 
+import asyncio
 import base64
 import concurrent.futures
 import http.client
@@ -229,6 +230,20 @@ def test_a_client_that_sends_nothing_holds_no_place():
         idle.settimeout(30)
         assert b"504" in idle.recv(1000)
     assert server.ask({"instances": [1.0]})[0] == 200
+
+
+def test_a_client_that_hangs_up_is_no_failure_of_the_server():
+    scope = {"type": "http", "method": "POST", "path": "/v1/models/drawn:predict", "headers": [], "query_string": b""}
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(serve.app_of(Slow(0), "drawn")(scope, receive, send))  # what it raised would stand in the log
+    assert sent[0]["status"] == 400
 
 
 def test_the_command_serves_this_machine_alone(exported, contents, tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import math
+import pathlib
 import re
 import shlex
 import signal
@@ -225,7 +226,7 @@ def test_the_winner_is_run_once_and_both_numbers_are_shown(tune, tmp_path):
     ran = tune(*FLO, *args)
     assert ran.code == 0, ran.err
     out = tmp_path / "runs/example-flo-search"
-    winner, final = read(out / "recipe.json"), read(out / "final/result.json")
+    winner, final = read(out / "recipe.json"), read(out / "final" / read(out / "recipe.json")["trial"] / "result.json")
     assert final["config"] == winner["config"]
     lines = {line[:34].strip(): line[34:].split() for line in ran.out.splitlines()[-2:]}
     shown = {name: f"{100 * winner['validation'][name]['mean']:.1f}" for name in ("T", "U", "S", "H", "AUSUC")}
@@ -237,6 +238,27 @@ def test_the_winner_is_run_once_and_both_numbers_are_shown(tune, tmp_path):
     assert more.code == 0, more.err
     assert [trial["trial"] for trial in read(out / "search.json")["trials"]] == ["0", "1", "2"]
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_a_new_winner_after_more_trials_has_a_final_run_of_its_own(monkeypatch, tmp_path):
+    def look(_):
+        out, winner = pathlib.Path(flags.FLAGS.out), read(pathlib.Path(flags.FLAGS.config))
+        with run.opened(out, winner):
+            (out / "result.json").write_text(json.dumps({"selected": winner["trial"]}))
+
+    monkeypatch.setattr(run, "main", look)
+    with flagsaver.flagsaver():
+        flags.FLAGS(["tune"])
+        for winner in ("0", "0", "2"):  # the second is that of --resume
+            (tmp_path / "recipe.json").write_text(json.dumps({"trial": winner}))
+            assert tuning_run._final(tmp_path, winner) == winner
+
+
+def test_a_number_of_zero_is_shown_and_one_that_is_not_there_is_not():
+    means = {"T": 0.5, "U": 0.0, "S": None, "H": 0.0, "AUSUC": 0.1}
+    numbers = {metric: {"mean": mean} for metric, mean in means.items()}
+    shown = tuning_run._side_by_side(numbers, numbers).splitlines()[-1]
+    assert shown.split()[-5:] == ["50.0", "0.0", "nan", "0.0", "10.0"]
 
 
 def test_the_recipe_is_a_config_that_the_command_takes(tune, selected, tmp_path):
@@ -462,6 +484,11 @@ def test_a_sweep_varies_one_symbol_and_draws_it(tune, selected, monkeypatch, tmp
     np.testing.assert_allclose(curves["H"][1], 0.005)
     out = tmp_path / "runs/example-flo-sweep"
     assert (out / "sweep-lambda_noise.png").exists() and (out / "sweep-hidden.json").exists()
+
+
+def test_a_sweep_over_files_stays_in_its_folder(tmp_path):
+    _, folders = tuning_run._sweep(tmp_path, "weights=/data/a.h5,b/../../c.h5", lambda values, folder: folder)
+    assert {folder.parent for folder in folders.values()} == {tmp_path / "sweep-weights"}
 
 
 def test_a_sweep_goes_on_where_a_value_diverges(tune, selected, monkeypatch, tmp_path):

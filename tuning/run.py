@@ -182,12 +182,12 @@ def _search(out, varied, role, config):
     _write(out / "recipe.json", kept | chosen_on | _identity())
     print(f"written: {out / 'recipe.json'}, which experiments.run takes as --config", flush=True)
     if FLAGS.final_run:
-        print(_side_by_side(best["numbers"], _final(out)))
+        print(_side_by_side(best["numbers"], _final(out, best["trial"])))
 
 
-def _final(out):
+def _final(out, winner):
     """The one look at the test classes: `experiments.run` with the winner, as anybody would call it."""
-    final = out / "final"
+    final = out / "final" / winner  # more trials later may have another winner
     FLAGS.config, FLAGS.out, FLAGS.resume = str(out / "recipe.json"), str(final), (final / "run.json").exists()
     FLAGS.set, FLAGS.epochs, FLAGS.batch_size, FLAGS.ablation = [], None, None, None  # all in the recipe
     run.main(["run"])
@@ -215,7 +215,8 @@ def _table(scored, failed):
 
 def _side_by_side(validation, test):
     def row(label, numbers):
-        return f"{label:<34}" + "".join(f"{100 * (numbers[metric]['mean'] or np.nan):>7.1f}" for metric in _SHOWN)
+        means = [numbers[metric]["mean"] for metric in _SHOWN]
+        return f"{label:<34}" + "".join(f"{np.nan if mean is None else 100 * mean:>7.1f}" for mean in means)
 
     heading = f"\n{'the winner, percent':<34}" + "".join(f"{metric:>7}" for metric in _SHOWN)
     return "\n".join([heading, row("validation classes, searched on", validation), row("test classes, one look", test)])
@@ -241,7 +242,8 @@ def _sweep(out, text, varied):
     values = [value for value in values.split(",") if value]
     if not equals or not values:
         raise InputError(f"--sweep: got {text!r}; wanted SYMBOL=VALUE,VALUE,...")
-    return symbol, {value: varied({symbol: value}, out / f"sweep-{symbol}" / value) for value in values}
+    folder = out / f"sweep-{symbol}"
+    return symbol, {value: varied({symbol: value}, folder / value.replace(os.sep, "_")) for value in values}
 
 
 def _draw_sweep(out, symbol, experiments):

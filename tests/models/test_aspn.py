@@ -307,6 +307,22 @@ def test_scores_under_each_decision(name, decision):
     np.testing.assert_allclose(model.score_classes(batch.inputs, new), wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_embeddings_are_the_spaces_that_the_decision_is_made_in():
+    benchmark = small()
+    inputs, train = benchmark.inputs[benchmark.test_unseen], benchmark.inputs[benchmark.train]
+    plain = made(benchmark, scaling="standard").embed(inputs)
+    assert set(plain) == {"baseline"}
+    np.testing.assert_allclose(plain["baseline"], scaled("standard", inputs, train), rtol=1e-4, atol=1e-5)
+    model = made(benchmark, scaling="standard", whitening=0.5, semantic_decision=0.6, decision="cosine")
+    spaces, classes = model.embed(inputs), benchmark.class_embeddings
+    np.testing.assert_array_equal(spaces["baseline"], plain["baseline"])
+    wanted = reference.scores(spaces["whitened"].numpy(), model.prototypes(classes).numpy(), "cosine")
+    wanted += 0.6 * reference.scores(spaces["inferred"].numpy(), classes, "cosine")
+    np.testing.assert_allclose(model(inputs), wanted, rtol=1e-5, atol=1e-5)
+    # A cosine does not see the lengths, t-SNE does.
+    np.testing.assert_allclose(tf.norm(spaces["whitened"], axis=1), 1.0, rtol=1e-5)
+
+
 def test_prototypes_may_be_means_of_fixed_draws():
     benchmark = small()
     model = made(benchmark, prototype_draws=3)

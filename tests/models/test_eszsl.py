@@ -84,6 +84,16 @@ def test_the_best_setting_is_kept_and_scores_new_classes():
     assert_close(model.score_classes(inputs, new), expected_scores(benchmark, run.history[14], inputs, new))
 
 
+def test_embeddings_are_the_scaled_features_and_what_classes_are_compared_with():
+    benchmark = tiny()
+    model, run, _ = learn(benchmark, ESZSLConfig(scalings=("standard",), gammas=(1.0,), lambdas=(1.0,)))
+    inputs, train = benchmark.inputs[benchmark.test_unseen], benchmark.inputs[benchmark.train]
+    spaces = model.embed(inputs)
+    assert set(spaces) == {"attribute", "baseline"}
+    assert_close(spaces["baseline"], reference.scaled("standard", inputs, train))
+    assert_close(spaces["attribute"], expected_scores(benchmark, run.history[0], inputs, np.eye(6)))  # x' V
+
+
 def test_rows_are_added_up_in_pieces(monkeypatch):
     config = ESZSLConfig(scalings=("standard",), gammas=(1.0,), lambdas=(1.0,))
     whole, _, _ = learn(tiny(), config)

@@ -23,6 +23,7 @@ FILTERS = "filters"  # the name, among features, of the built-in weight-free fil
 UNSEEN_SHARE = 0.2  # of the classes with pictures, where nothing else says which are unseen
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _CHUNK = 1024  # pictures decoded at a time
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read(
@@ -163,7 +164,7 @@ def _numbers(where, cells, attributes):
             numbers.append(float(cell))
         except ValueError:
             numbers.append(math.nan)
-        if not math.isfinite(numbers[-1]):
+        if not abs(numbers[-1]) <= _LARGEST:  # NaN fails every comparison
             raise InputError(f"{where}, column {attribute}: got {cell!r}; wanted a finite number")
     return numbers
 

@@ -46,7 +46,7 @@ def decoded(paths, image_size):
         raise InputError(f"cache: {got}; wanted a folder that holds them, named by XDG_CACHE_HOME") from error
     try:
         return np.load(path, mmap_mode="r")
-    except ValueError as error:
+    except (ValueError, EOFError) as error:  # EOFError of a file without a byte, as a crash of the machine leaves it
         raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
 
 

@@ -338,6 +338,16 @@ class ASPN(ZeroShotModel):
             scores += self.config.semantic_decision * _cosine(inferred, self.embedding_scaling(class_embeddings))
         return scores
 
+    def embed(self, inputs):
+        """The scaled features, and where the decision is made elsewhere those spaces: whitened, and D's embedding."""
+        features = self._features(inputs)
+        spaces = {"baseline": self.scaling(tf.cast(inputs, tf.float32))}
+        if self.whitening is not None:
+            spaces["whitened"] = features
+        if self.config.semantic_decision > 0:
+            spaces["inferred"], _ = self.decode(features)
+        return spaces
+
     def _features(self, inputs):
         features = self.scaling(tf.cast(inputs, tf.float32))
         return features if self.whitening is None else self.whitening(features)

@@ -77,8 +77,16 @@ class ESZSL(ZeroShotModel):
                         bar.advance()
 
     def score_classes(self, inputs, class_embeddings):
-        features = self.scaling(tf.cast(inputs, self.compute_dtype))
+        features = self._features(inputs)
         return tf.matmul(features @ self.to_rank, class_embeddings @ tf.transpose(self.from_rank), transpose_b=True)
+
+    def embed(self, inputs):
+        """The scaled features, and x' V, whose products with embeddings of classes are the scores: name -> [B, D]."""
+        features = self._features(inputs)
+        return {"attribute": features @ self.to_rank @ self.from_rank, "baseline": features}
+
+    def _features(self, inputs):
+        return self.scaling(tf.cast(inputs, self.compute_dtype))
 
     def _moments(self, benchmark, embeddings):
         """X'X [D, D], and X'Y S in the eigenbasis of S'S [D, rank]."""
