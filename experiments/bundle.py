@@ -16,7 +16,7 @@ from PIL import Image
 
 from experiments import recipe
 from experiments.configs import config_for
-from zslkeras import export
+from zslkeras import export, strategies
 from zslkeras.benchmarks import files, filters, folder
 from zslkeras.errors import InputError
 from zslkeras.images import decode, extract
@@ -71,6 +71,10 @@ def finished_run(path, data_root=None, images=None):
     result = files.read_json(path / "result.json")
     if not result:
         raise InputError(f"--run: no result.json in {path}; wanted the folder of a finished run")
+    if lacking := {"model", "seeds", "data", "features", "config", "dataset_digest", "selected_on_validation"} - set(
+        result
+    ):
+        raise InputError(f"--run: {path / 'result.json'} has no {min(lacking)}; wanted what a finished run leaves")
     name, seed = result["model"], result["seeds"][0]
     if name not in MODELS:
         raise InputError(f"--run: {path} is of model {name!r}; wanted one of {', '.join(MODELS)}")
@@ -86,7 +90,7 @@ def finished_run(path, data_root=None, images=None):
     identity = files.read_json(path / "run.json") or files.read_json(path.parent / "run.json")
     keras.config.set_dtype_policy(identity.get("precision", "float32"))
     config = config_for(MODELS[name], name, data.name.lower(), result["features"], base=result["config"])
-    experiment = recipe.Experiment(name, config, data, tf.distribute.get_strategy(), path, logs=False)
+    experiment = recipe.Experiment(name, config, data, strategies.get_strategy(), path, logs=False)
     digest = recipe.published(experiment).digest
     if digest != result["dataset_digest"]:
         was = result["dataset_digest"]

@@ -5,7 +5,6 @@ training rows, with several seeds. The first row is compared with each other one
 pooled. The published test classes are not opened.
 """
 
-import json
 import pathlib
 
 import numpy as np
@@ -47,7 +46,7 @@ def main(argv):
         name: [[evaluation.numbers(*one) for one in by_fold[fold]] for fold in folds] for name, by_fold in runs.items()
     }
     result = {"folds": list(folds), "numbers": numbers, "first": first, "versus": comparisons}
-    recipe.replace_text(out / "compare.json", json.dumps(result, indent=2) + "\n")
+    recipe.write_json(out / "compare.json", result)
 
 
 def _runs(name, data, out, folds):

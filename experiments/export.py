@@ -15,7 +15,9 @@ for shared in ("with_backbone", "backbone_weights", "formats", "data_root", "ima
 
 
 def main(argv):
-    if len(argv) > 1 or not FLAGS.run:
+    if len(argv) > 1:
+        raise InputError(f"got {argv[1]!r}; every argument is a flag, as in --run runs/eszsl-shapes")
+    if not FLAGS.run:
         raise InputError("--run is missing; wanted the folder of a finished run, as in --run runs/eszsl-shapes")
     experiment, finished = bundle.finished_run(FLAGS.run, FLAGS.data_root, FLAGS.images)
     print(bundle.write(experiment, finished, FLAGS.with_backbone, FLAGS.backbone_weights, FLAGS.formats))

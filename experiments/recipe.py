@@ -346,7 +346,7 @@ def write_result(out, result, finished):
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [",".join(columns), *(",".join(str(row.get(key, "")) for key in columns) for row in rows)]
     replace_text(out / "history.csv", "\n".join(lines) + "\n")
-    replace_text(out / "result.json", json.dumps(_finite(result), indent=2) + "\n")
+    write_json(out / "result.json", result)
 
 
 def _finite(value):
@@ -356,6 +356,10 @@ def _finite(value):
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def write_json(path, content):
+    replace_text(path, json.dumps(_finite(content), indent=2) + "\n")
 
 
 def replace_text(path, text):

@@ -92,6 +92,11 @@ def main(argv):
         if FLAGS[flag].value and not getattr(model, method, None):
             able = ", ".join(name for name, one in MODELS.items() if getattr(one, method, None)) or "none"
             raise InputError(f"--{flag}: {FLAGS.model} has nothing to draw there; wanted one of {able}")
+    for flag in ("with_backbone", "formats"):
+        if FLAGS[flag].value and not FLAGS.export:
+            raise InputError(f"--{flag}: got it without --export, of which it is a part; wanted both")
+    if FLAGS.formats and model.eats != "features":
+        raise InputError(f"--formats: {FLAGS.model} eats {model.eats}; wanted a model on features")
     names = list(model.ablations) if FLAGS.ablation == "all" else [FLAGS.ablation]
     if not names:
         raise InputError(f"--ablation: got all; {FLAGS.model} has none")

@@ -440,6 +440,12 @@ BAD_ARGUMENTS = {
         ("--model", "eszsl", "--dataset", "flo", "--select", "fixed"),
         *("--select: got fixed", "no epochs"),
     ),
+    "bytes without an export": ((*RUN, "--with_backbone"), "--with_backbone", "without --export"),
+    "formats without an export": ((*RUN, "--formats", "onnx"), "--formats", "without --export"),
+    "formats of maps": (
+        ("--model", "msdn", *RUN[2:], "--export", "--formats", "onnx"),
+        *("--formats: msdn eats maps", "on features"),
+    ),
     "no replica": ((*RUN, "--strategy", "mirrored", "--replicas", "0"), "replicas: got 0", "at least 1"),
     "replicas of nothing": ((*RUN, "--replicas", "2"), "replicas: got 2", "strategy mirrored"),
     "features by path": ((*RUN, "--features", "../res101"), "features: got '../res101'", "path separator"),

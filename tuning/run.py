@@ -7,7 +7,6 @@ With --sweep SYMBOL=VALUE,VALUE,... nothing is searched: one symbol varies, and 
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import sys
@@ -172,14 +171,14 @@ def _search(out, varied, role, config):
         print(
             f"{len(tuner.ran)} trials in {seconds:.0f} s; {summary['overhead_seconds']:.2f} s a trial outside training"
         )
-    _write(out / "search.json", summary)
+    recipe.write_json(out / "search.json", summary)
     if not scored:
         sys.exit(f"error: none of {len(records)} trials scored; see their errors above and in {out / 'search.json'}")
     _draw_search(out, records, scored)
     best = scored[0]
     kept = {"model": FLAGS.model, "dataset": FLAGS.dataset, "config": best["config"], "trial": best["trial"]}
     chosen_on = {"objective": FLAGS.objective, "trials": len(records), "validation": best["numbers"]}
-    _write(out / "recipe.json", kept | chosen_on | _identity())
+    recipe.write_json(out / "recipe.json", kept | chosen_on | _identity())
     print(f"written: {out / 'recipe.json'}, which experiments.run takes as --config", flush=True)
     if FLAGS.final_run:
         print(_side_by_side(best["numbers"], _final(out, best["trial"])))
@@ -261,12 +260,8 @@ def _draw_sweep(out, symbol, experiments):
     curves = {m: ([row[m]["mean"] for row in rows.values()], [row[m]["std"] for row in rows.values()]) for m in _SHOWN}
     del curves["AUSUC"]  # an area, not a share of pictures
     plots.sensitivity(out / f"sweep-{symbol}.png", symbol, list(rows), curves)
-    _write(out / f"sweep-{symbol}.json", {"symbol": symbol, "values": rows} | _identity())
+    recipe.write_json(out / f"sweep-{symbol}.json", {"symbol": symbol, "values": rows} | _identity())
     print(f"written: {out / f'sweep-{symbol}.png'}", flush=True)
-
-
-def _write(path, content):
-    recipe.replace_text(path, json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":
