@@ -102,6 +102,15 @@ def start(module, *args, cwd=None, **env):
     )
 
 
+def arrays_of(module, folder, seconds=120):
+    """The arrays that `python -m MODULE FILE` leaves in its file."""
+    path = folder / "arrays.npz"
+    done = start(module, path, cwd=folder).wait_for(seconds)
+    assert done.returncode == 0, done.err
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
 class _Process(subprocess.Popen):
     def wait_for(self, seconds):
         try:

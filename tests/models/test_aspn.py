@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import experiments  # noqa: F401  quiet start, as a command of its own
-from tests.conftest import start
+from tests.conftest import arrays_of
 from tests.reference import aspn as reference
 from tests.reference.eszsl import scaled
 from tests.tiny import tiny
@@ -671,11 +671,7 @@ def several_steps(strategy, overrides):
 
 @pytest.fixture(scope="module")
 def on_two_replicas(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("replicas")
-    done = start("tests.models.test_aspn", folder / "weights.npz", cwd=folder).wait_for(120)
-    assert done.returncode == 0, done.err
-    with np.load(folder / "weights.npz") as file:
-        return {name: file[name] for name in file.files}
+    return arrays_of("tests.models.test_aspn", tmp_path_factory.mktemp("replicas"))
 
 
 @pytest.mark.slow

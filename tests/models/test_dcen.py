@@ -14,6 +14,7 @@ import tensorflow as tf
 import experiments  # noqa: F401  quiet start, as a command of its own
 from tests.conftest import start
 from tests.reference import dcen as reference
+from tests.slopes import assert_slopes, slope
 from tests.tiny import tiny
 from zslkeras import strategies
 from zslkeras.images import backbones
@@ -25,24 +26,6 @@ RNG = np.random.default_rng(11)
 FEATURES, CLASSES = RNG.standard_normal((5, 7)), RNG.standard_normal((4, 7))
 DISTANCES = RNG.random((5, 4))
 LABELS = np.array([2, 0, 3, 3, 1])
-
-
-def slope(loss, array, direction, width=1e-5):
-    """Central difference of `loss()` as a float64 array moves."""
-    old, values = array.copy(), []
-    for sign in (1, -1):
-        array[...] = old + sign * width * direction
-        values.append(loss())
-    array[...] = old
-    return (values[0] - values[1]) / (2 * width)
-
-
-def assert_slopes(loss, array, got, scale=1e-3, **tolerances):
-    """`got` is the gradient of `loss()` in a float64 array, along some directions through all of its places."""
-    directions = np.random.default_rng(array.size).standard_normal((3, *array.shape))
-    wanted = [slope(loss, array, direction) for direction in directions]
-    np.testing.assert_allclose([np.sum(got * direction) for direction in directions], wanted, **tolerances)
-    assert np.abs(wanted).max() > scale, "too flat for the comparison to mean anything"
 
 
 def gradient(loss, *arrays):

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import sys
 import types
 
@@ -13,9 +14,10 @@ import pytest
 import tensorflow as tf
 
 import experiments  # noqa: F401  quiet start, as a command of its own
-from tests.conftest import start
+from tests.conftest import arrays_of
 from tests.reference import drmn as reference
 from tests.reference.eszsl import scaled
+from tests.slopes import assert_slopes
 from tests.tiny import tiny
 from zslkeras import evaluation, strategies
 from zslkeras.errors import InputError
@@ -213,23 +215,7 @@ def step(model, batch):
     return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
 
 
-def slope(loss, array, direction, width=1e-5):
-    """Central difference of `loss()` as a float64 array moves."""
-    old, values = array.copy(), []
-    for sign in (1.0, -1.0):
-        array[...] = old + sign * width * direction
-        values.append(loss())
-    array[...] = old
-    return (values[0] - values[1]) / (2 * width)
-
-
-def assert_slopes(loss, array, got, scale=1e-3, **tolerances):
-    """`got` is the gradient of `loss()` in a float64 array, along a direction through all of its places."""
-    direction = np.random.default_rng(array.size).standard_normal(array.shape)
-    wanted = slope(loss, array, direction)
-    np.testing.assert_allclose(np.sum(got * direction), wanted, **tolerances)
-    assert np.abs(wanted) > scale, "too flat for the comparison to mean anything"
-
+assert_slope = functools.partial(assert_slopes, count=1)  # the reference takes its time
 
 # The equations.
 
@@ -295,7 +281,7 @@ def test_a_step_reports_the_losses_and_follows_the_slope_of_equation_11(name):
         np.testing.assert_allclose(got[loss], value, rtol=5e-5, err_msg=loss)
     after = weights_of(model, trained=True)
     for variable in before:
-        assert_slopes(
+        assert_slope(
             lambda: expected_losses(weights, batch)[1],
             weights[variable],
             before[variable] - after[variable],
@@ -341,7 +327,7 @@ def test_losses_of_sharp_logits_in_float64(name):
         tape.watch(tensor)
         loss = function(tensor)
     np.testing.assert_allclose(loss, wanted(logits), rtol=1e-12)
-    assert_slopes(lambda: wanted(logits), logits, tape.gradient(loss, tensor).numpy(), rtol=1e-7, atol=1e-8)
+    assert_slope(lambda: wanted(logits), logits, tape.gradient(loss, tensor).numpy(), rtol=1e-7, atol=1e-8)
 
 
 def test_both_calibrations_are_one_for_one_unseen_class_and_one_picture():
@@ -612,7 +598,7 @@ def test_dropout_is_that_of_an_encoder_layer():
     assert abs(wanted["class_loss"] - expected_losses(weights, batch)[0]["class_loss"]) > 1e-3
     after = weights_of(model, trained=True)
     for name in ("prototypes", "sit_in", "sit_out", "sit_hidden", "sit_mlp", "sit_hidden bias"):
-        assert_slopes(
+        assert_slope(
             lambda: expected_losses(weights, batch, factors=factors)[1],
             weights[name],
             before[name] - after[name],
@@ -981,11 +967,7 @@ def several_steps(strategy, name):
 
 @pytest.fixture(scope="module")
 def on_two_replicas(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("replicas")
-    done = start("tests.models.test_drmn", folder / "weights.npz", cwd=folder).wait_for(300)
-    assert done.returncode == 0, done.err
-    with np.load(folder / "weights.npz") as file:
-        return {name: file[name] for name in file.files}
+    return arrays_of("tests.models.test_drmn", tmp_path_factory.mktemp("replicas"), 300)
 
 
 @pytest.mark.slow

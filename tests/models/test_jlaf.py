@@ -10,6 +10,7 @@ import tensorflow as tf
 import experiments  # noqa: F401  quiet start, as a command of its own
 from tests.reference import jlaf as reference
 from tests.reference.eszsl import scaled
+from tests.slopes import assert_slopes, slope
 from tests.tiny import tiny
 from zslkeras import evaluation
 from zslkeras.models import jlaf
@@ -143,24 +144,6 @@ def expected_losses(weights, batch):
 def step(model, batch):
     model.reset_metrics()
     return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
-
-
-def slope(loss, array, direction, width=1e-5):
-    """Central difference of `loss()` as a float64 array moves."""
-    old, values = array.copy(), []
-    for sign in (1, -1):
-        array[...] = old + sign * width * direction
-        values.append(loss())
-    array[...] = old
-    return (values[0] - values[1]) / (2 * width)
-
-
-def assert_slopes(loss, array, got, flattest=1e-3, **tolerances):
-    """`got` is the gradient of `loss()` in a float64 array, along some directions through all of its places."""
-    directions = np.random.default_rng(array.size).standard_normal((3, *array.shape))
-    wanted = [slope(loss, array, direction) for direction in directions]
-    np.testing.assert_allclose([np.sum(got * direction) for direction in directions], wanted, **tolerances)
-    assert np.abs(wanted).max() > flattest, "too flat for the comparison to mean anything"
 
 
 # The equations.

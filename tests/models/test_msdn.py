@@ -13,9 +13,10 @@ import tensorflow as tf
 
 import experiments  # noqa: F401  quiet start, as a command of its own
 from experiments.configs import config_for
-from tests.conftest import start
+from tests.conftest import arrays_of
 from tests.reference import msdn as reference
 from tests.reference.eszsl import scaled
+from tests.slopes import assert_slopes
 from tests.tiny import tiny
 from zslkeras import batches, evaluation, strategies
 from zslkeras.models import msdn
@@ -150,24 +151,6 @@ def expected_losses(weights, batch):
 def step(model, batch):
     model.reset_metrics()
     return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
-
-
-def slope(loss, array, direction, width=1e-5):
-    """Central difference of `loss()` as a float64 array moves."""
-    old, values = array.copy(), []
-    for sign in (1, -1):
-        array[...] = old + sign * width * direction
-        values.append(loss())
-    array[...] = old
-    return (values[0] - values[1]) / (2 * width)
-
-
-def assert_slopes(loss, array, got, scale=1e-3, **tolerances):
-    """`got` is the gradient of `loss()` in a float64 array, along some directions through all of its places."""
-    directions = np.random.default_rng(array.size).standard_normal((3, *array.shape))
-    wanted = [slope(loss, array, direction) for direction in directions]
-    np.testing.assert_allclose([np.sum(got * direction) for direction in directions], wanted, **tolerances)
-    assert np.abs(wanted).max() > scale, "too flat for the comparison to mean anything"
 
 
 # The equations.
@@ -840,11 +823,7 @@ def several_steps(strategy, name):
 
 @pytest.fixture(scope="module")
 def on_two_replicas(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("replicas")
-    done = start("tests.models.test_msdn", folder / "weights.npz", cwd=folder).wait_for(120)
-    assert done.returncode == 0, done.err
-    with np.load(folder / "weights.npz") as file:
-        return {name: file[name] for name in file.files}
+    return arrays_of("tests.models.test_msdn", tmp_path_factory.mktemp("replicas"))
 
 
 @pytest.mark.slow
