@@ -9,18 +9,15 @@ import io
 import os
 import pathlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from experiments import recipe
-from experiments.configs import config_for
-from zslkeras import export, strategies
+from zslkeras import export
 from zslkeras.benchmarks import files, filters, folder
 from zslkeras.errors import InputError
 from zslkeras.images import decode, extract
-from zslkeras.models import MODELS
 
 CHECKED_ROWS = 8  # the reloaded model is asked about
 NAME = "saved_model"
@@ -63,40 +60,6 @@ def write(experiment, finished, with_backbone=False, weights="imagenet", formats
     size = sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
     takes = "pictures" if front else benchmark.kind
     return f"exported: {path}, {size / 1e6:.1f} MB, takes {takes}; reloaded without this package, it answers the same"
-
-
-def finished_run(path, data_root=None, images=None):
-    """The Experiment and the first seed's Finished of a folder that `experiments.run` left; trains nothing."""
-    path = pathlib.Path(path)
-    result = files.read_json(path / "result.json")
-    if not result:
-        raise InputError(f"--run: no result.json in {path}; wanted the folder of a finished run")
-    if lacking := {"model", "seeds", "data", "features", "config", "dataset_digest", "selected_on_validation"} - set(
-        result
-    ):
-        raise InputError(f"--run: {path / 'result.json'} has no {min(lacking)}; wanted what a finished run leaves")
-    name, seed = result["model"], result["seeds"][0]
-    if name not in MODELS:
-        raise InputError(f"--run: {path} is of model {name!r}; wanted one of {', '.join(MODELS)}")
-    stages = ["tune", "final"] if result["selected_on_validation"] else ["final"]
-    for stage in stages:
-        checkpoint = path / "checkpoint" / f"seed{seed}-{stage}.npz"
-        if not checkpoint.is_file():
-            raise InputError(f"--run: no {checkpoint}; wanted the folder of a finished run, with its checkpoints")
-    data = result["data"]
-    options = data["options"] | ({"images": images} if images else {})
-    data = recipe.Data(data["name"], data_root or data["root"], options)
-    # A row of --ablation all lies in the folder of the run.
-    identity = files.read_json(path / "run.json") or files.read_json(path.parent / "run.json")
-    keras.config.set_dtype_policy(identity.get("precision", "float32"))
-    config = config_for(MODELS[name], name, data.name.lower(), result["features"], base=result["config"])
-    experiment = recipe.Experiment(name, config, data, strategies.get_strategy(), path, logs=False)
-    digest = recipe.published(experiment).digest
-    if digest != result["dataset_digest"]:
-        was = result["dataset_digest"]
-        raise InputError(f"--run: {path} was made of data {was}, {data.name} is {digest}; wanted the same data")
-    choice = recipe.select(experiment, seed) if len(stages) == 2 else recipe.fixed(experiment, seed)
-    return experiment, recipe.finish(experiment, choice)
 
 
 def _attributes(benchmark, options):

@@ -5,7 +5,7 @@ What `experiments.run --export` writes, of any run that has ended; nothing is tr
 
 from absl import flags
 
-from experiments import bundle, run
+from experiments import bundle, finished, run
 from zslkeras.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -19,8 +19,8 @@ def main(argv):
         raise InputError(f"got {argv[1]!r}; every argument is a flag, as in --run runs/eszsl-shapes")
     if not FLAGS.run:
         raise InputError("--run is missing; wanted the folder of a finished run, as in --run runs/eszsl-shapes")
-    experiment, finished = bundle.finished_run(FLAGS.run, FLAGS.data_root, FLAGS.images)
-    print(bundle.write(experiment, finished, FLAGS.with_backbone, FLAGS.backbone_weights, FLAGS.formats))
+    experiment, (first,) = finished.run(FLAGS.run, FLAGS.data_root, FLAGS.images, seeds=1)
+    print(bundle.write(experiment, first, FLAGS.with_backbone, FLAGS.backbone_weights, FLAGS.formats))
 
 
 if __name__ == "__main__":

@@ -105,16 +105,28 @@ MAY_IMPORT = {
         "zslkeras.benchmarks.files",  # how JSON is read
     ),
     "experiments.prepare": ("experiments.download", "experiments.run", "zslkeras.benchmarks*", "zslkeras.images*"),
-    "experiments.bundle": (
+    "experiments.finished": (
         "experiments.configs",
+        "experiments.recipe",
+        "zslkeras.benchmarks.files",  # how JSON is read
+        "zslkeras.models",
+        "zslkeras.strategies",
+    ),
+    "experiments.pair": (
+        "experiments.finished",
+        "experiments.recipe",
+        "experiments.report",
+        "experiments.run",
+        "zslkeras.evaluation",
+        "zslkeras.uncertainty",
+    ),
+    "experiments.bundle": (
         "experiments.recipe",
         "zslkeras.benchmarks.*",  # what made the features: its record, or the filter bank
         "zslkeras.export",
         "zslkeras.images.*",
-        "zslkeras.models",
-        "zslkeras.strategies",
     ),
-    "experiments.export": ("experiments.bundle", "experiments.run"),
+    "experiments.export": ("experiments.bundle", "experiments.finished", "experiments.run"),
     "experiments.predict": (
         "experiments.serve",
         "zslkeras.benchmarks.files",  # how JSON is read
@@ -215,12 +227,14 @@ def test_a_search_asks_the_recipe_to_select_and_for_nothing_else_that_trains():
     assert finals == ["_final"]  # as anybody would call it, when the search is over
 
 
-def test_figures_and_exports_alone_look_at_the_published_split_of_a_finished_run():
+def test_the_published_split_of_a_finished_run_is_looked_at_by_few():
     asked = {name for name in MODULES for node in nodes(name, ast.Attribute) if node.attr in PUBLISHED}
     taken = {name for name in MODULES for node in nodes(name, ast.alias) if node.name in PUBLISHED}
-    assert asked | taken == {"experiments.bundle", "experiments.figures"}
-    users = {name for name in MODULES if {"experiments.bundle", "experiments.figures"} & set(imported(name))}
-    assert users == {"experiments.export", "experiments.run"}  # which come to it when everything is chosen
+    lookers = {"experiments.bundle", "experiments.figures", "experiments.finished"}
+    assert asked | taken == lookers
+    users = {name for name in MODULES if lookers & set(imported(name))}
+    # They come to it when everything is chosen.
+    assert users == {"experiments.export", "experiments.pair", "experiments.run"}
 
 
 @pytest.mark.parametrize("name", MODULES)

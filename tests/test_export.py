@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments import bundle, figures
+from experiments import bundle, figures, finished
 from experiments import export as export_command
 from tests import test_contract, test_run
 from tests.conftest import ROOT
@@ -215,24 +215,24 @@ def test_bytes_of_pictures_score_as_their_features(exported):
 
 
 def test_a_finished_run_is_found_again(exported):
-    experiment, finished = bundle.finished_run(exported.run)
+    experiment, (again,) = finished.run(exported.run)
     assert (experiment.model, experiment.config) == ("eszsl", exported.experiment.config)
-    assert finished.choice.gamma == exported.finished.choice.gamma
-    for one, other in zip(finished.weights, exported.finished.weights, strict=True):
+    assert again.choice.gamma == exported.finished.choice.gamma
+    for one, other in zip(again.weights, exported.finished.weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_a_run_that_is_not_whole_or_not_of_this_data_is_refused(exported, tmp_path):
     with pytest.raises(InputError, match="no result.json"):
-        bundle.finished_run(tmp_path)
+        finished.run(tmp_path)
     shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
     result = json.loads((tmp_path / "run/result.json").read_text())
     (tmp_path / "run/result.json").write_text(json.dumps(result | {"dataset_digest": "0" * 16}))
     with pytest.raises(InputError, match="wanted the same data"):
-        bundle.finished_run(tmp_path / "run")
+        finished.run(tmp_path / "run")
     (tmp_path / "run/checkpoint/seed0-final.npz").unlink()
     with pytest.raises(InputError, match=r"no .*seed0-final.npz"):
-        bundle.finished_run(tmp_path / "run")
+        finished.run(tmp_path / "run")
 
 
 def test_the_commands_leave_an_export_behind(tiny_root, tmp_path, monkeypatch):
