@@ -137,8 +137,8 @@ CONFIGS = {
         "queue_size": 512,
     },
     ("dcen", "sun"): {**_RESNET101, "freeze_backbone": True, "queue_size": 2048},
-    # A few epochs on two cores. Offline, --set weights=FILE. Tried once before on the published validation classes, with
-    # six epochs and the rate dropped at the fifth: T / H 36.2 / 39.5, falling at the last but one; ESZSL on features of
+    # A few epochs, for two cores. Offline, --set weights=FILE. Tried once before on the published validation classes,
+    # with six epochs and the rate dropped after the fifth: T / H 36.2 / 39.5, falling in that one; ESZSL on features of
     # the same weights and size 33.8 / 39.0.
     ("dcen", "flo"): {
         "backbone": "mobilenetv2",
