@@ -27,7 +27,7 @@ from zslkeras.images import augment
 from zslkeras.layers import l2_normalize
 from zslkeras.models.aspn import ASPN
 from zslkeras.models.dcen import DCEN
-from zslkeras.models.drmn import DRMN
+from zslkeras.models.drmn import DRMN, attend_in_blocks
 from zslkeras.models.eszsl import ESZSL
 from zslkeras.models.jlaf import JLAF, class_loss, manifold_loss, reconstruction_loss
 from zslkeras.models.msdn import MSDN
@@ -246,7 +246,8 @@ def drmn():
 
 def sit():
     """Five training steps of DRMN at CUB's sizes with SIT over the 9,984 tokens of a batch of 32, and over those of an
-    attribute: seconds a step, and the peak of memory in all of them, tracing included."""
+    attribute: seconds a step, and the peak of memory in all of them, tracing included. And the attention of the 9,984
+    tokens by itself with its gradient, in blocks and as it is written down: seconds, and its peak."""
     figures = {}
     for across in ("all", "pictures"):
         model, batch = _drmn(*DRMN_SIZES["cub"], "float32", interaction_across=across)
@@ -258,7 +259,25 @@ def sit():
                 step(batch)["class_loss"].numpy()
                 seconds.append(time.perf_counter() - start)
         figures[across] = {"seconds": statistics.median(seconds), "anonymous_megabytes": memory.bytes / 1e6}
+    heads = tf.random.stateless_normal([3, 4, 9984, 256], [0, 1])  # queries, keys and values
+    for name, attend in (("blocks", attend_in_blocks), ("plain", _attend)):
+        figures[name] = _attention_figures(attend, heads)
     return figures
+
+
+def _attend(queries, keys, values):
+    return tf.matmul(tf.nn.softmax(tf.matmul(queries, keys, transpose_b=True)), values)
+
+
+def _attention_figures(attend, heads):
+    def slopes(heads):
+        queries, keys, values = tf.unstack(heads)
+        return tf.gradients(attend(queries / 16, keys, values), [queries, keys, values])
+
+    with _Peak() as memory:
+        call = tf.function(slopes)
+        seconds = _median(lambda: call(heads)[0].numpy())
+    return {"seconds": seconds, "anonymous_megabytes": memory.bytes / 1e6}
 
 
 def dcen():
