@@ -92,6 +92,13 @@ def test_inputs_keep_their_kind_shape_and_dtype(kind):
     np.testing.assert_array_equal(labels, benchmark.labels[rows])
 
 
+@pytest.mark.parametrize("prepare", [None, lambda row, seed: row])
+def test_no_tuner_of_pipelines_can_hold_up_the_end_of_a_training(prepare):
+    """It missed the end of one in two trainings of 25 seconds, and went on waiting for up to a minute."""
+    rows = batches.training(tiny(), ONE_DEVICE, 16, 0, "plain", 0, 3, prepare)
+    assert rows.options().autotune.enabled is False
+
+
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="batch_size: got 129; wanted at most the 128 training rows"):
         on_device(TINY, 129)

@@ -1,6 +1,7 @@
 """Benchmark rows to batches on devices. What a batch holds is a pure function of (seed, step): nothing to save."""
 
 import functools
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -92,9 +93,13 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
         shares = pairs.map(read, num_parallel_calls=2, deterministic=True)
         if prepare:
             rows = tf.data.Dataset.zip(shares, pairs.map(places)).unbatch()
-            rows = rows.map(prepared, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            rows = rows.map(prepared, num_parallel_calls=os.cpu_count(), deterministic=True)
             shares = rows.batch(size, drop_remainder=True)
-        return shares.prefetch(2 * here)
+        # TensorFlow's tuner of pipelines now and then misses that its iterator is gone, and the iterator waits for it:
+        # up to a minute at the end of a training. There is nothing to tune.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return shares.prefetch(2 * here).with_options(options)
 
     return strategy.distribute_datasets_from_function(pipeline)
 
