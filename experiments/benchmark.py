@@ -96,10 +96,7 @@ def views():
     for name in rows:
         settings = augment.Views(**augment.TABLE_2[name])
         figures[f"{name}, pictures_per_second"] = _views_per_second(benchmark, settings)
-    before = None
-    for step, _ in enumerate(_viewed(benchmark, augment.Views(), 1050)):
-        before = _anonymous_bytes() if step == 50 else before
-    return figures | {"anonymous_megabytes": (_anonymous_bytes() - before) / 1e6}
+    return figures | {"anonymous_megabytes": _growth(_viewed(benchmark, augment.Views(), 1050)) / 1e6}
 
 
 def _views_per_second(benchmark, settings):
@@ -120,7 +117,7 @@ def loop():
     model, benchmark = _aspn(width=64, semantics=16, hidden=32)
     steps = 400
     batch = next(iter(batches.training(benchmark, _default(), 64, 0, "plain", 0, 1)))
-    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+    step = _step(model)
     step(batch)
 
     def bare():
@@ -143,7 +140,7 @@ def aspn():
     """A whole step (critic with its penalty, E and D) at 2048-d features, 1024-d embeddings, batch 64, 102 classes."""
     model, benchmark = _aspn(width=2048, semantics=1024, hidden=1800)
     batch = next(iter(batches.training(benchmark, _default(), 64, 0, "plain", 0, 1)))
-    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+    step = _step(model)
     step(batch)
     seconds = _median(lambda: step(batch))
     operations = flops(step, batch)
@@ -168,7 +165,7 @@ def jlaf():
 
 def _jlaf_figures(attributes, classes, seen, rate):
     model, batch = _jlaf(attributes, classes, seen)
-    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+    step = _step(model)
     naive = tf.function(lambda batch: _jlaf_naive_step(model, *batch))
     score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
     seconds = _median(lambda: step(batch)["class_loss"].numpy())
@@ -203,7 +200,7 @@ _SCORED = 256  # rows at most, and no fewer than a training batch
 
 
 def _step_figures(model, batch, rate, jit=False):
-    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
+    step = _step(model, jit)
     score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
     seconds = _median(lambda: step(batch)["class_loss"].numpy())
     # Pictures are scored many at a time, see `batches.scoring`: what is made of the attributes alone is made once.
@@ -223,7 +220,7 @@ def msdn_memory():
         benchmark = _maps(pathlib.Path(folder) / "maps.npy", rows=7057, side=14, sparse=True, semantics=312)
         model = MSDN.for_benchmark(benchmark, MSDN.Config())
         model.compile()
-        step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
+        step = _step(model)
         with _Peak() as memory:
             for batch in batches.training(benchmark, _default(), 50, 0, "plain", 0, 20):
                 step(batch)
@@ -251,7 +248,7 @@ def sit():
     figures = {}
     for across in ("all", "pictures"):
         model, batch = _drmn(*DRMN_SIZES["cub"], "float32", interaction_across=across)
-        step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))  # noqa: B023
+        step = _step(model)
         seconds = []
         with _Peak() as memory:
             for _ in range(5):
@@ -284,15 +281,12 @@ def dcen():
     """DCEN from made-up pictures, its views made on the way. MobileNetV2 at 128 pixels, random weights: pictures
     trained a second, and as much without Eq. (5), whose g looks at another view. A small backbone at 32 pixels: the
     memory that 1,000 steps take once 50 are done."""
-    figures = {}
+    figures, steps = {}, 10
     for name, lambda1 in (("pictures_per_second", 0.1), ("without_instances_pictures_per_second", 0.0)):
-        take, size = _dcen(200, backbone="mobilenetv2", image_size=128, lambda1=lambda1)
-        figures[name] = size * 10 / _median(lambda: [next(take) for _ in range(10)])  # noqa: B023
-    take, _ = _dcen(1050, backbone="small", image_size=32, feature_dim=256, hidden=256)
-    before = None
-    for step, _ in enumerate(take):
-        before = _anonymous_bytes() if step == 50 else before
-    return figures | {"anonymous_megabytes": (_anonymous_bytes() - before) / 1e6}
+        take, size = _dcen(steps * (FLAGS.repeats + 1), backbone="mobilenetv2", image_size=128, lambda1=lambda1)
+        figures[name] = size * steps / _median(lambda: [next(take) for _ in range(steps)])  # noqa: B023
+    take, _ = _dcen(1050, image_size=32, feature_dim=256, hidden=256)
+    return figures | {"anonymous_megabytes": _growth(take) / 1e6}
 
 
 def _dcen(steps, **overrides):
@@ -302,9 +296,9 @@ def _dcen(steps, **overrides):
     config = DCEN.Config(batch_size=32, queue_size=256, **overrides)
     model = DCEN.for_benchmark(benchmark, config)
     model.compile()
-    step = tf.function(lambda batch: _default().run(model.train_step, args=(batch,)))
-    ready = batches.training(benchmark, _default(), config.batch_size, 0, "plain", 0, steps, model.prepare)
-    return (step(batch)["semantic_loss"].numpy() for batch in ready), config.batch_size
+    step, size = _step(model), config.batch_size
+    ready = batches.training(benchmark, _default(), size, 0, "plain", 0, steps, model.prepare)
+    return (step(batch)["semantic_loss"].numpy() for batch in ready), size
 
 
 def exported():
@@ -441,6 +435,11 @@ def _default():
     return strategies.get_strategy()
 
 
+def _step(model, jit=False):
+    """The training step of a model as the loop runs it: of a batch."""
+    return tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
+
+
 def _aspn(width, semantics, hidden):
     benchmark = _benchmark(np.random.default_rng(0).random((64 * 60, width), np.float32), semantics)
     model = ASPN.for_benchmark(benchmark, ASPN.Config(hidden=hidden))
@@ -565,6 +564,14 @@ class _Peak:
     def _watch(self):
         while not self._done.wait(0.005):
             self.bytes = max(self.bytes, _anonymous_bytes())
+
+
+def _growth(taken):
+    """What an iterator of more than 50 adds to the memory of this process after its first 50."""
+    for step, _ in enumerate(taken):
+        if step == 50:
+            before = _anonymous_bytes()
+    return _anonymous_bytes() - before
 
 
 def _anonymous_bytes():

@@ -7,7 +7,6 @@ pooled. The published test classes are not opened.
 
 import pathlib
 
-import numpy as np
 from absl import flags
 
 from experiments import recipe, report, run
@@ -19,8 +18,6 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("rows", None, "ablations of --model and eszsl, the first compared with each other one")
 flags.DEFINE_integer("folds", 3, "draws of validation classes", lower_bound=1)
 flags.DEFINE_integer("first_fold", 1, "number of the first draw; 0 is the published validation classes", lower_bound=0)
-
-_SHOWN = ("T", "U", "S", "H", "U0", "S0", "H0", "AUSUC")
 
 
 def main(argv):
@@ -35,16 +32,17 @@ def main(argv):
     data, out = run.data_from_flags(), pathlib.Path(FLAGS.out)
     folds = range(FLAGS.first_fold, FLAGS.first_fold + FLAGS.folds)
     runs = {name: _runs(name, data, out / name, folds) for name in rows}
-    print(_table(runs))
+    numbers = {
+        name: [[evaluation.numbers(*one) for one in by_fold[fold]] for fold in folds] for name, by_fold in runs.items()
+    }
+    flat = [(name, [one for seeds in by_fold for one in seeds]) for name, by_fold in numbers.items()]
+    print(report.means("mean over folds and seeds", flat))
     first, *others = rows
     comparisons = {}
     for other in others:
         comparisons[other] = uncertainty.versus([(runs[first][fold], runs[other][fold]) for fold in folds])
         print(f"\n{first} against {other}, paired by class, {len(folds)} folds pooled")
         print(report.paired(comparisons[other]))
-    numbers = {
-        name: [[evaluation.numbers(*one) for one in by_fold[fold]] for fold in folds] for name, by_fold in runs.items()
-    }
     result = {"folds": list(folds), "numbers": numbers, "first": first, "versus": comparisons}
     recipe.write_json(out / "compare.json", result)
 
@@ -60,14 +58,6 @@ def _runs(name, data, out, folds):
         seeds = FLAGS.seeds or MODELS[FLAGS.model].default_seeds
     experiment = recipe.Experiment(model, config, data, strategy, out, FLAGS.jit, FLAGS.deterministic, logs=False)
     return {fold: [recipe.validated(experiment, seed, fold) for seed in range(seeds)] for fold in folds}
-
-
-def _table(runs):
-    lines = [f"{'mean over folds and seeds':<28}" + "".join(f"{metric:>8}" for metric in _SHOWN)]
-    for name, by_fold in runs.items():
-        numbers = [[evaluation.numbers(*one)[metric] for metric in _SHOWN] for runs in by_fold.values() for one in runs]
-        lines.append(f"{name:<28}" + "".join(f"{100 * value:>8.1f}" for value in np.mean(numbers, axis=0)))
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

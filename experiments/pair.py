@@ -5,7 +5,6 @@ All pairs are pooled, the seeds of a run averaged. `--against eszsl` pairs with 
 trained, and no test class is looked at that the runs had not.
 """
 
-import numpy as np
 from absl import flags
 
 from experiments import finished, recipe, report, run
@@ -31,19 +30,17 @@ def main(argv):
         raise InputError(f"--against: got {len(others)} folders; wanted one for each of the {len(runs)} runs")
     ours = [_opened(path, "--runs") for path in runs]
     theirs = [_baseline(one) for one in ours] if with_baseline else [_opened(path, "--against") for path in others]
-    folds = [[_scored(seeds) for _, seeds in pair] for pair in zip(ours, theirs, strict=True)]
-    print(f"{'mean over seeds':<28}" + "".join(f"{metric:>8}" for metric in evaluation.METRICS))
-    for names, fold in zip(zip(runs, others, strict=True), folds, strict=True):
-        for name, seeds in zip(names, fold, strict=True):
-            means = np.mean([list(evaluation.numbers(*one).values()) for one in seeds], axis=0)
-            print(f"{name[-27:]:<28}" + "".join(f"{100 * value:>8.1f}" for value in means))
+    folds = [[list(map(recipe.scored, seeds)) for _, seeds in pair] for pair in zip(ours, theirs, strict=True)]
     try:
         comparison = uncertainty.versus(folds)
     except ValueError as error:
         raise InputError(f"--against: {error}") from None
-    print(
-        "", f"the former against the latter, paired by class, {len(runs)} pooled", report.paired(comparison), sep="\n"
-    )
+    rows = []
+    for run_path, other_path, (mine, theirs) in zip(runs, others, folds, strict=True):
+        rows += [(run_path, _numbers(mine)), (other_path, _numbers(theirs))]
+    print(report.means("mean over seeds", rows))
+    print(f"\nthe former against the latter, paired by class, {len(runs)} pooled")
+    print(report.paired(comparison))
 
 
 def _opened(path, flag):
@@ -58,8 +55,8 @@ def _baseline(one):
     return experiment, [base]
 
 
-def _scored(seeds):
-    return [(one.outcomes, one.choice.gamma) for one in seeds]
+def _numbers(scored):
+    return [evaluation.numbers(*one) for one in scored]
 
 
 if __name__ == "__main__":

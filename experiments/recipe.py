@@ -164,7 +164,7 @@ def result(experiment, finished, yardstick, seconds):
     benchmark = experiment.load("final")
     base, reason = yardstick
     dataset = experiment.data.name.lower()
-    versus = uncertainty.versus([([_scored(one) for one in finished], [_scored(base)])]) if base else None
+    versus = uncertainty.versus([([scored(one) for one in finished], [scored(base)])]) if base else None
     return {
         "model": experiment.model,
         "dataset": experiment.data.name,
@@ -272,14 +272,15 @@ def _unpack(arrays):
     return evaluation.Outcomes(**arrays)
 
 
-def _scored(finished):
+def scored(finished):
+    """What is compared: the Outcomes and the gamma of a Finished."""
     return finished.outcomes, finished.choice.gamma
 
 
 def _selected(finished):
     """Each metric at the chosen state and gamma: over seeds, with the mean of the seeds' bootstrap intervals."""
-    numbers = [evaluation.numbers(*_scored(one)) for one in finished]
-    spreads = [uncertainty.intervals(*_scored(one)) for one in finished]
+    numbers = [evaluation.numbers(*scored(one)) for one in finished]
+    spreads = [uncertainty.intervals(*scored(one)) for one in finished]
     columns = _over_seeds(numbers)
     for metric, column in columns.items():
         for kind in ("rows", "classes"):

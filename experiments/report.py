@@ -1,5 +1,7 @@
 """What the screen shows: a heading before, tables after."""
 
+import statistics
+
 from zslkeras.evaluation import METRICS
 
 LEGEND = """\
@@ -74,6 +76,16 @@ def summary(results):
     width = max(_WIDTH, *(len(name) + 2 for name in results))
     rows = [_means(name, result["selected"], width) for name, result in results.items()]
     return "\n".join(["", "all rows, percent", _row("", METRICS, width), *rows])
+
+
+def means(title, rows):
+    """A line for each (name, a list of what `evaluation.numbers` returned): the mean of each metric, percent."""
+    width = max(28, *(len(name) + 2 for name, _ in rows))
+    lines = [f"{title:<{width}}" + "".join(f"{metric:>8}" for metric in METRICS)]
+    for name, numbers in rows:
+        cells = (statistics.fmean(one[metric] for one in numbers) for metric in METRICS)
+        lines.append(f"{name:<{width}}" + "".join(f"{100 * value:>8.1f}" for value in cells))
+    return "\n".join(lines)
 
 
 def _versus(metric, entry):
