@@ -25,6 +25,7 @@ class ExampleConfig:
     batch_size: int = 64
     sampler: str = "plain"
     patience: int | None = None
+    averaging: float = 0.0
     explode_at: int = -1  # the step whose loss is not a number
 
 

@@ -93,6 +93,44 @@ def test_model_checkpoint_writes_models_that_load(tmp_path):
     assert_equal_weights(keras.models.load_model(tmp_path / "epoch2.keras"), model)
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_what_is_judged_and_kept_is_the_mean_of_the_epochs(share):
+    ends, judged = [], []
+
+    class Ends(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 3:
+                ends.append(self.model.get_weights())
+
+    def remember(model, state):
+        judged.append(model.get_weights())
+        return judge(model, state)
+
+    model = made(averaging=share)
+    run = Run(TINY, tf.distribute.get_strategy(), remember, 0, epochs=3, callbacks=[Ends()])
+    model.learn(run)
+    plain, _ = trained(epochs=3)
+    assert_equal_weights(model, plain)  # it is trained as if there were no mean
+    for state in range(3):
+        shares = share ** np.arange(state, -1, -1.0)
+        for one, *values in zip(judged[state], *ends[: state + 1], strict=True):
+            counts = np.issubdtype(one.dtype, np.integer)  # how many draws were made
+            expected = values[-1] if counts else np.average(np.array(values, np.float64), axis=0, weights=shares)
+            np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-7)
+    run.finish(model, keep_weights=True)
+    for one, kept in zip(model.get_weights(), judged[1], strict=True):  # the best is the second
+        np.testing.assert_array_equal(one, kept)
+
+
+def test_the_mean_of_the_epochs_survives_a_resume(tmp_path):
+    _, whole = trained(epochs=4, averaging=0.8)
+    trained(tmp_path / "run.npz", epochs=2, averaging=0.8)
+    _, resumed = trained(tmp_path / "run.npz", epochs=4, averaging=0.8)
+    assert resumed.history == whole.history
+    for one, other in zip(resumed._mean, whole._mean, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_tensorboard_shows_the_losses_of_each_epoch(tmp_path):
     _, run = trained(callbacks=[keras.callbacks.TensorBoard(tmp_path, write_graph=False)], epochs=2)
     events = EventAccumulator(str(tmp_path / "train"), {"tensors": 0}).Reload()

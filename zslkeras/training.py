@@ -4,6 +4,7 @@ Keras' own `fit` fails under MultiWorkerMirroredStrategy (its PerReplica convers
 the epochs are driven here; callbacks, optimizers and `train_step` are Keras' own.
 """
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -64,6 +65,7 @@ class Run:
         self.callbacks = list(callbacks)
         self.history, self.best, self.value, self.arrays, self.weights = [], None, -np.inf, {}, []
         self.finished = False
+        self._mean = []  # see `_averaged`
         self._saved = self._read() if path else None
         if self._saved and self._saved["state"]["finished"]:
             self._restore_history()
@@ -111,15 +113,32 @@ class Run:
                 for variable in model.trainable_variables:
                     if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
                         raise self._diverged(variable.path, f"at the end of epoch {epoch + 1}")
-                logs = self.score(model, {"epoch": epoch + 1, **losses})
-                bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
-                # Callbacks are told the epoch already; ModelCheckpoint fails on hearing it twice.
-                callbacks.on_epoch_end(epoch, {name: value for name, value in logs.items() if name != "epoch"})
+                with self._averaged(model):
+                    logs = self.score(model, {"epoch": epoch + 1, **losses})
+                    bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
+                    # Callbacks are told the epoch already; ModelCheckpoint fails on hearing it twice.
+                    callbacks.on_epoch_end(epoch, {name: value for name, value in logs.items() if name != "epoch"})
                 if model.stop_training:
                     break
                 if self.path and strategies.is_chief(strategy):
                     self._write(model)
         callbacks.on_train_end()
+
+    @contextlib.contextmanager
+    def _averaged(self, model):
+        """Within, the model is the mean of what it was at the ends of its epochs, where the config has a share of
+        `averaging`: that of each epoch beside the next. What is judged then moves less than what is trained."""
+        share = getattr(model.config, "averaging", 0.0)
+        if not share:
+            yield
+            return
+        variables = _averaged_variables(model)
+        trained = _values(variables)
+        weight = 1.0 / sum(share**age for age in range(len(self.history) + 1))
+        self._mean = [m + weight * (new - m) for m, new in zip(self._mean or trained, trained, strict=True)]
+        _assign(variables, self._mean, self.path)
+        yield
+        _assign(variables, trained, self.path)
 
     def progress(self, total, done=0):
         """The line that tells how far this run is."""
@@ -160,6 +179,7 @@ class Run:
             for number, optimizer in enumerate(_optimizers(model)):
                 arrays |= _named(f"optimizer{number}", optimizer.variables)
             arrays |= _named("model", model.variables)
+            arrays |= {f"mean/{i:04d}": value for i, value in enumerate(self._mean)}
             for number, callback in enumerate(self.callbacks):
                 for name, values in _array_lists(callback).items():
                     arrays |= {f"callback{number}/{name}/{i:04d}": value for i, value in enumerate(values)}
@@ -192,6 +212,7 @@ class Run:
         for number, optimizer in enumerate(_optimizers(model)):
             _assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
         _assign(model.variables, _under(self._saved, "model"), self.path)
+        self._mean = _under(self._saved, "mean")
 
     def _restore_callbacks(self):
         for number, callback in enumerate(self.callbacks):
@@ -214,6 +235,10 @@ class Run:
 
 def _optimizers(model):
     return [value for _, value in sorted(vars(model).items()) if isinstance(value, keras.optimizers.Optimizer)]
+
+
+def _averaged_variables(model):
+    return [variable for variable in model.variables if "float" in variable.dtype]  # counters are no part of a mean
 
 
 def _values(variables):
