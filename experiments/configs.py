@@ -187,13 +187,17 @@ CONFIGS = {
     # Sec. 4; CUB's are the defaults.
     ("drmn", "sun"): {"beta": 0.4},
     ("drmn", "awa2"): {"lambda_sc": 0.2, "lambda_gc": 0.5},
-    # Tuned on the published validation classes of draws 3-5, one seed each, as the ablation "dab". Means of T / H:
-    # ESZSL 56.6 / 54.3, these settings 59.0 / 58.2, other seeds 60.8 / 58.2 and 60.0 / 58.9; with SIT 57.9 / 55.3, and
-    # 59.3 / 55.0 where it is one across pictures. Of others on top of these: fused_level -3 59.8 / 57.3 and -1 59.5 /
-    # 57.2, without channel attention 61.1 / 58.0, norm_momentum 0.99 58.7 / 57.7, lambda_sc 0.1 57.6 / 55.0, halved
-    # every 5 of 25 epochs 56.1 / 56.5, batches of 64 52.6 / 52.2. How they came about: at rate 1e-3, weight_decay 3,
-    # halve_every 10 and 30 epochs 51.9 / 49.5; with centred embeddings 56.3 / 54.9; from there with prototype_length 1
-    # 52.9 / 52.1, scale 4.5 51.8 / 47.6; with the rate and the decay, halved every 20 of 60 epochs, 58.3 / 56.7.
+    # Tuned on the published validation classes of draws 3-5, one seed each, as the ablation "dab"; what is averaged, on
+    # those of draws 3-5, 10 and 11, whole. Means of T / H over the latter: ESZSL 55.3 / 53.6; these settings 60.9 /
+    # 58.7 at the chosen epoch, 56.6 / 56.8 in the last five; without averaging 59.3 / 56.9 and 51.3 / 51.3. As "dab",
+    # with averaging, chosen and last: 59.3 / 58.3 and 55.7 / 56.0, with the rate halved every 7 epochs 56.4 / 55.9 and
+    # 53.0 / 54.2, with averaging 0.93 58.9 / 57.1 and 56.3 / 55.7, 0.7 59.9 / 59.5 and 55.1 / 55.7, weight_decay 3 58.8
+    # / 54.3 and 56.6 / 52.9, regions centred_l2 (rate halved) 55.0 / 54.2 and 53.3 / 53.2; without channel attention
+    # 61.2 / 59.6 and 57.9 / 58.0. How the rest came about, without averaging, draws 3-5, ESZSL 56.6 / 54.3: at rate
+    # 1e-3, weight_decay 3, halve_every 10 and 30 epochs 51.9 / 49.5; with centred embeddings 56.3 / 54.9; from there
+    # with prototype_length 1 52.9 / 52.1, scale 4.5 51.8 / 47.6; with the rate and the decay, halved every 20 of 60
+    # epochs, 58.3 / 56.7. On top of these: fused_level -3 59.8 / 57.3 and -1 59.5 / 57.2, norm_momentum 0.99 58.7 /
+    # 57.7, lambda_sc 0.1 57.6 / 55.0, batches of 64 52.6 / 52.2.
     ("drmn", "shapes"): {
         "region_scaling": "standard",
         "embedding_scaling": "centred_l2",
@@ -201,8 +205,9 @@ CONFIGS = {
         "lambda_sc": 0.02,
         "scale": 3.0,
         "learning_rate": 3e-3,
-        "halve_every": 7,
+        "halve_every": 35,
         "weight_decay": 1.0,
+        "averaging": 0.85,
         "epochs": 35,
     },
     # The settings of shapes at a lower rate, tried once on FLO's published validation classes with 7 x 7 maps of

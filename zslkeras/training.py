@@ -126,8 +126,8 @@ class Run:
 
     @contextlib.contextmanager
     def _averaged(self, model):
-        """Within, the model is the mean of what it was at the ends of its epochs, where the config has a share of
-        `averaging`: that of each epoch beside the next. What is judged then moves less than what is trained."""
+        """Within, the model is the mean of what it was at the ends of epochs, where its config asks for `averaging`,
+        which says how much each counts beside the next. What is judged then moves less than what is trained."""
         share = getattr(model.config, "averaging", 0.0)
         if not share:
             yield

@@ -74,6 +74,7 @@ class DCENConfig:
     frozen_epochs: int = 0  # the first ones, in which the backbone stays as it is
     freeze_backbone: bool = False  # in all of them
     freeze_batch_norm: bool = False  # of the backbone; so it is wherever one of the two above is set
+    averaging: float = 0.0  # of the weights over epochs: how much each counts beside the next, see training.Run
     batch_size: int = 64
     sampler: str = "plain"
     patience: int | None = 20
@@ -90,7 +91,7 @@ class DCENConfig:
         for name in ("lambda1", "lambda2", "weight_decay", "backbone_rate", "frozen_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0")
-        for name in ("mask_probability", "sigma", "momentum"):
+        for name in ("mask_probability", "sigma", "momentum", "averaging"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted 0 to 1")
         for name in ("beta1", "norm_momentum"):

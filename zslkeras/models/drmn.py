@@ -65,6 +65,7 @@ class DRMNConfig:
     region_scaling: str = "none"  # of the channels of each level, fitted on training rows; see layers.SCALINGS
     embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
     weight_decay: float = 0.0  # decoupled
+    averaging: float = 0.0  # of the weights over epochs: how much each counts beside the next, see training.Run
     batch_size: int = 32  # what SIT's B * A tokens allow
     epochs: int = 30
     sampler: str = "plain"
@@ -87,8 +88,9 @@ class DRMNConfig:
         for name in ("scale", "prototype_length"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted more than 0")
-        if not 0 <= self.beta <= 1:
-            raise ValueError(f"beta: got {self.beta}; wanted a number from 0 to 1")
+        for name in ("beta", "averaging"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted a number from 0 to 1")
         for name in ("dropout", "norm_momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0 and less than 1")
