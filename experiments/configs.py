@@ -209,6 +209,7 @@ CONFIGS = {
         "weight_decay": 1.0,
         "averaging": 0.85,
         "epochs": 35,
+        "patience": None,
     },
     # The settings of shapes at a lower rate, tried once on FLO's published validation classes with 7 x 7 maps of
     # MobileNetV2: T / H 43.2 / 48.2 beside ESZSL's 38.0 / 43.4 on their pooled features.
