@@ -6,7 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-RUN = ["--model", "example", "--dataset", "flo", "--seeds", "2", "--epochs", "3", "--set", "noise_weight=0.1"]
+RUN = ["--model", "example", "--dataset", "flo", "--seeds", "2", "--epochs", "3"]
+RUN += ["--set", "noise_weight=0.1", "--set", "averaging=0.5"]
 # Two seeds, two stages of three epochs: a file after each epoch and one when the stage is finished.
 DEATHS = {
     "in tune": "step:4",

@@ -13,7 +13,8 @@ import tensorflow as tf
 from tests.conftest import start
 from zslkeras.strategies import is_chief
 
-RUN = ["--model", "example", "--dataset", "flo", "--seeds", "1", "--epochs", "3", "--set", "optimizer=sgd"]
+RUN = ["--model", "example", "--dataset", "flo", "--seeds", "1", "--epochs", "3"]
+RUN += ["--set", "optimizer=sgd", "--set", "averaging=0.5"]
 TOLERANCE = 1e-5
 
 
