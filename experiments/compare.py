@@ -31,7 +31,8 @@ def main(argv):
         raise InputError("--model, --dataset, --out and two or more --rows are needed")
     data, out = run.data_from_flags(), pathlib.Path(FLAGS.out)
     folds = range(FLAGS.first_fold, FLAGS.first_fold + FLAGS.folds)
-    runs = {name: _runs(name, data, out / name, folds) for name in rows}
+    configs = _configs(rows, data)
+    runs = {name: _runs(name, configs[name], data, out / name, folds) for name in rows}
     numbers = {
         name: [[evaluation.numbers(*one) for one in by_fold[fold]] for fold in folds] for name, by_fold in runs.items()
     }
@@ -47,15 +48,29 @@ def main(argv):
     recipe.write_json(out / "compare.json", result)
 
 
-def _runs(name, data, out, folds):
+def _configs(rows, data):
+    """The config of each row, all different."""
+    model, configs = MODELS[FLAGS.model], {}
+    benchmark = data.load("tune", model.eats)
+    for name in rows:
+        baseline = name == recipe.BASELINE
+        config = MODELS[name].Config() if baseline else run.config_from_flags(model, benchmark, name)
+        for other, same in configs.items():
+            if config == same:
+                raise InputError(
+                    f"--rows: {other} and {name} have the same settings; wanted different ones, and what an ablation "
+                    "sets itself not in --set, which has the last word, but in a --config file"
+                )
+        configs[name] = config
+    return configs
+
+
+def _runs(name, config, data, out, folds):
     """{fold: [(Outcomes, gamma) a seed]} of one row; what is finished in `out` is not trained again."""
     strategy = strategies.get_strategy(FLAGS.strategy, FLAGS.replicas)
+    model, seeds = FLAGS.model, FLAGS.seeds or MODELS[FLAGS.model].default_seeds
     if name == recipe.BASELINE:
-        model, config, seeds = recipe.BASELINE, MODELS[recipe.BASELINE].Config(), 1
-    else:
-        model, benchmark = FLAGS.model, data.load("tune", MODELS[FLAGS.model].eats)
-        config = run.config_from_flags(MODELS[model], benchmark, name)
-        seeds = FLAGS.seeds or MODELS[FLAGS.model].default_seeds
+        model, seeds = recipe.BASELINE, 1
     experiment = recipe.Experiment(model, config, data, strategy, out, FLAGS.jit, FLAGS.deterministic, logs=False)
     return {fold: [recipe.validated(experiment, seed, fold) for seed in range(seeds)] for fold in folds}
 

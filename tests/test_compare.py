@@ -40,6 +40,7 @@ def test_rows_are_compared_paired_on_several_folds(compare, tmp_path):
     [
         (("--model", "eszsl", "--rows", "standard,nothing"), ("--rows: got 'nothing'", "minmax")),
         (("--model", "eszsl", "--rows", "standard"), ("two or more --rows",)),
+        (("--model", "eszsl", "--rows", "standard,none", "--set", "scalings=l2"), ("standard and none have the same",)),
         (("--model", "nothing", "--rows", "standard,none"), ("--rows: got 'standard'",)),
     ],
 )
