@@ -132,7 +132,7 @@ class Run:
         if not share:
             yield
             return
-        variables = _averaged_variables(model)
+        variables = [variable for variable in model.variables if "float" in variable.dtype]  # a counter has no mean
         trained = _values(variables)
         weight = 1.0 / sum(share**age for age in range(len(self.history) + 1))
         self._mean = [m + weight * (new - m) for m, new in zip(self._mean or trained, trained, strict=True)]
@@ -174,15 +174,14 @@ class Run:
         arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
         arrays |= {f"verdict/{name}": array for name, array in self.arrays.items()}
         if keep_weights:
-            arrays |= _named("best", model.variables, self.weights)
+            arrays |= _named("best", self.weights)
         if not self.finished:
             for number, optimizer in enumerate(_optimizers(model)):
-                arrays |= _named(f"optimizer{number}", optimizer.variables)
-            arrays |= _named("model", model.variables)
-            arrays |= {f"mean/{i:04d}": value for i, value in enumerate(self._mean)}
+                arrays |= _named(f"optimizer{number}", _values(optimizer.variables))
+            arrays |= _named("model", _values(model.variables)) | _named("mean", self._mean)
             for number, callback in enumerate(self.callbacks):
                 for name, values in _array_lists(callback).items():
-                    arrays |= {f"callback{number}/{name}/{i:04d}": value for i, value in enumerate(values)}
+                    arrays |= _named(f"callback{number}/{name}", values)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic.replacing(self.path) as draft, open(draft, "wb") as file:
             np.savez(file, **arrays)
@@ -237,16 +236,11 @@ def _optimizers(model):
     return [value for _, value in sorted(vars(model).items()) if isinstance(value, keras.optimizers.Optimizer)]
 
 
-def _averaged_variables(model):
-    return [variable for variable in model.variables if "float" in variable.dtype]  # counters are no part of a mean
-
-
 def _values(variables):
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def _named(prefix, variables, values=None):
-    values = _values(variables) if values is None else values
+def _named(prefix, values):
     return {f"{prefix}/{i:04d}": value for i, value in enumerate(values)}
 
 
