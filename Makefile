@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench wheel-check clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
@@ -21,7 +21,15 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/ready
-	$(BIN)/python -m experiments.benchmark
+	$(BIN)/python -m experiments.speed
+
+# The wheel in an environment made from nothing, as a user installs it.
+wheel-check:
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PYTHON) -m venv build/wheel/env
+	build/wheel/env/bin/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	build/wheel/env/bin/python -m pip install --quiet --constraint docker/constraints.txt build/wheel/*.whl
+	cd build/wheel && env/bin/zslkeras --help && env/bin/python -c "import zslkeras; print(zslkeras.MSDN.Config())"
 
 clean:
 	rm -rf $(VENV) *.egg-info build

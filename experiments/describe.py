@@ -9,8 +9,9 @@ import collections
 import numpy as np
 import tensorflow as tf
 
-from experiments.configs import config_for
+from experiments import published
 from zslkeras.benchmarks import Benchmark
+from zslkeras.models import config as configs
 
 # name: (width of an embedding, seen classes, unseen classes)
 SIZES = {
@@ -39,7 +40,7 @@ def describe(model_class, name, datasets=tuple(SIZES)):
     lines = []
     for dataset in datasets:
         sizes = SIZES[dataset]
-        config = config_for(model_class, name, dataset.split(",")[0])
+        config = configs.build(model_class, name, published.settings(name, dataset.split(",")[0]))
         model, batch = _built(model_class, config, sizes)
         lines.append(f"\n{name} on {dataset}: {sizes[0]} numbers a class, {sizes[1]} + {sizes[2]} classes")
         parts = _parts(model)

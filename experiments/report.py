@@ -1,14 +1,12 @@
 """What the screen shows: a heading before, tables after."""
 
-import statistics
-
-from zslkeras.evaluation import METRICS
+from zslkeras.evaluation.metrics import METRICS, summaries
 
 LEGEND = """\
 T: unseen pictures among unseen classes. U, S, H: unseen and seen pictures among all classes, and their harmonic mean,
 at the gamma chosen on validation. U0, S0, H0: at gamma 0. AUSUC: area under the curve of S and U over all gammas."""
 
-_WIDTH = 34
+_WIDTH, _CELL = 34, 10  # letters of a name, and of a cell, at least
 
 
 def heading(model, benchmark):
@@ -25,26 +23,22 @@ def table(result, ablation=None):
     """One result as text, in percent; "-" for what no test row speaks for."""
     seeds, selected, base = result["seeds"], result["selected"], result["baseline"]
     model = result["model"] + (f" ({ablation})" if ablation else "")
-    itself = result["model"] == "eszsl" and "reason" not in base and _means("", base) == _means("", selected)
+    itself = result["model"] == "eszsl" and "reason" not in base and percents(base) == percents(selected)
     where = result["dataset"] + (f", {result['features']}" if result["features"] else "")
-    lines = [
-        "",
-        f"{model} on {where}: {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, percent",
-        _row("", METRICS),
-        _means("selected on validation" if result["selected_on_validation"] else "not selected", selected),
-    ]
+    rows = [("selected on validation" if result["selected_on_validation"] else "not selected", percents(selected))]
     if len(seeds) > 1:
-        lines.append(_row("  std over seeds", [_percent(selected[m]["std"]) for m in METRICS]))
+        rows.append(("  std over seeds", [_percent(selected[m]["std"]) for m in METRICS]))
     for kind, label in (("rows", "  95 % over pictures"), ("classes", "  95 % over classes")):
-        lines.append(_row(label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
-    lines.append(_means("best on test, as papers report", result["best_on_test"]))
+        rows.append((label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
+    rows.append(("best on test, as papers report", percents(result["best_on_test"])))
+    if "reason" not in base and not itself:
+        rows.append(("ESZSL, selected on validation", percents(base)))
+    if paper := result["paper"]:
+        rows.append(("the paper (its features, on test)", [f"{paper[m]:.1f}" if m in paper else "" for m in METRICS]))
+    heading = f"{model} on {where}: {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, percent"
+    lines = ["", heading, grid("", METRICS, rows)]
     if "reason" in base:
         lines.append(f"no ESZSL baseline: {base['reason']}")
-    elif not itself:
-        lines.append(_means("ESZSL, selected on validation", base))
-    if paper := result["paper"]:
-        cells = [f"{paper[m]:.1f}" if m in paper else "" for m in METRICS]
-        lines.append(_row("the paper (its features, on test)", cells))
     if _percent(selected["U"]["mean"]) == "-":
         lines.append("No unseen class has a test picture: nothing can be said of T, U, H and AUSUC.")
     if result["versus_baseline"] and not itself:
@@ -57,13 +51,15 @@ def table(result, ablation=None):
 def pointing(table):
     """A line for each attention and choice of its maps: trained, untrained, and cells drawn at random."""
     states = ("trained", "untrained")
-    entries = [(f"{name}, {which}", entry) for name, by in table.items() for which, entry in by.items()]
-    width = max(_WIDTH, *(len(label) + 4 for label, _ in entries))
-    rows = [
-        _row(f"  {label}", [_percent(value) for value in (*(entry[s]["mean"] for s in states), entry["chance"])], width)
-        for label, entry in entries
-    ]
-    return "\n".join([_row("", (*states, "chance"), width), *rows])
+    entries = [(f"  {name}, {which}", entry) for name, by in table.items() for which, entry in by.items()]
+    return grid(
+        "",
+        (*states, "chance"),
+        [
+            (label, [_percent(v) for v in (*(entry[s]["mean"] for s in states), entry["chance"])])
+            for label, entry in entries
+        ],
+    )
 
 
 def paired(comparison):
@@ -73,19 +69,35 @@ def paired(comparison):
 
 def summary(results):
     """A line for each of several results, {name: result}: what was selected, mean over seeds."""
-    width = max(_WIDTH, *(len(name) + 2 for name in results))
-    rows = [_means(name, result["selected"], width) for name, result in results.items()]
-    return "\n".join(["", "all rows, percent", _row("", METRICS, width), *rows])
+    rows = [(name, percents(result["selected"])) for name, result in results.items()]
+    return "\n".join(["", "all rows, percent", grid("", METRICS, rows)])
 
 
 def means(title, rows):
-    """A line for each (name, a list of what `evaluation.numbers` returned): the mean of each metric, percent."""
-    width = max(28, *(len(name) + 2 for name, _ in rows))
-    lines = [f"{title:<{width}}" + "".join(f"{metric:>8}" for metric in METRICS)]
-    for name, numbers in rows:
-        cells = (statistics.fmean(one[metric] for one in numbers) for metric in METRICS)
-        lines.append(f"{name:<{width}}" + "".join(f"{100 * value:>8.1f}" for value in cells))
-    return "\n".join(lines)
+    """A line for each (name, a list of what `metrics.numbers` returned): the mean of each metric, percent."""
+    return grid(title, METRICS, [(name, percents(summaries(numbers))) for name, numbers in rows])
+
+
+def grid(title, columns, rows):
+    """The one table: a heading, then a line for each (name, cells); names to the left, cells to the right."""
+    width = max(_WIDTH, *(len(name) + 1 for name in (title, *(name for name, _ in rows))))
+    widths = [
+        max(_CELL, *(len(line[place]) + 1 for line in [columns, *(cells for _, cells in rows)]))
+        for place in range(len(columns))
+    ]
+    lines = [(title, columns), *rows]
+    return "\n".join(
+        (f"{name:<{width}}" + "".join(f"{cell:>{wide}}" for cell, wide in zip(cells, widths, strict=True))).rstrip()
+        for name, cells in lines
+    )
+
+
+def percents(summaries, metrics=METRICS, std=False):
+    """The mean of each metric of what `metrics.summaries` returned, percent, with its standard deviation or without."""
+    cells = [_percent(summaries[metric]["mean"]) for metric in metrics]
+    if not std:
+        return cells
+    return [f"{cell} +- {_percent(summaries[metric]['std'])}" for cell, metric in zip(cells, metrics, strict=True)]
 
 
 def _versus(metric, entry):
@@ -97,14 +109,6 @@ def _versus(metric, entry):
 def _shape(shape):
     """(7, 7, 1280) as 7x7x1280, several of them joined by +."""
     return " + ".join(map(_shape, shape)) if isinstance(shape[0], tuple) else "x".join(map(str, shape))
-
-
-def _row(label, cells, width=_WIDTH):
-    return (f"{label:<{width}}" + "".join(f"{cell:>10}" for cell in cells)).rstrip()
-
-
-def _means(label, columns, width=_WIDTH):
-    return _row(label, [_percent(columns[metric]["mean"]) for metric in METRICS], width)
 
 
 def _percent(value, sign=""):

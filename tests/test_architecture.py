@@ -1,160 +1,56 @@
-"""Who may import whom, read from the imports; no pickle; one place that trains on the published split."""
+"""Who may import whom, as layers; who may see the published split; and what every module has to be."""
 
 import ast
 import fnmatch
-import pathlib
+import subprocess
+import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-PATHS = [path for package in ("zslkeras", "experiments", "tuning") for path in sorted((ROOT / package).rglob("*.py"))]
-MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in PATHS}
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+from tests.support.commands import ROOT
 
-EVERYBODY_MAY = ("zslkeras.errors", "zslkeras.version", "zslkeras.progress", "zslkeras.atomic")
-# What a module may import of this project besides. A module that is not named here goes by "its.package.*".
-MAY_IMPORT = {
-    "zslkeras": ("zslkeras.benchmarks", "zslkeras.models"),
-    "zslkeras.cache": (),
-    "zslkeras.errors": (),
-    "zslkeras.version": (),
-    "zslkeras.progress": (),
-    "zslkeras.atomic": (),
-    "zslkeras.benchmarks": ("zslkeras.benchmarks.*", "zslkeras.images.store"),
-    "zslkeras.benchmarks.*": ("zslkeras.benchmarks.*",),
-    "zslkeras.benchmarks.folder": ("zslkeras.benchmarks.*", "zslkeras.images.decode"),
-    "zslkeras.images": ("zslkeras.images.*",),
-    "zslkeras.images.*": ("zslkeras.cache", "zslkeras.images.*"),
-    "zslkeras.evaluation": (),
-    "zslkeras.uncertainty": ("zslkeras.evaluation",),
-    "zslkeras.layers": (),
-    "zslkeras.losses": (),
-    "zslkeras.strategies": (),
-    "zslkeras.plots": ("zslkeras.evaluation",),
-    "zslkeras.batches": (),
-    "zslkeras.training": ("zslkeras.batches", "zslkeras.strategies"),
-    "zslkeras.export": ("zslkeras.images.decode", "zslkeras.models.base"),
-    "zslkeras.reload": (),
-    "zslkeras.models": ("zslkeras.models.*",),
-    "zslkeras.models.base": (),
-    "zslkeras.models.*": (
-        "zslkeras.models.base",
-        "zslkeras.layers",
-        "zslkeras.losses",
-        "zslkeras.images.augment",
-        "zslkeras.images.backbones",
-    ),
-    "experiments": (),
-    "experiments.configs": (),
-    "experiments.papers": (),
-    "experiments.describe": ("experiments.configs", "zslkeras.benchmarks"),
-    "experiments.report": ("zslkeras.evaluation",),
-    "experiments.recipe": (
-        "experiments.papers",
-        "zslkeras",
-        "zslkeras.batches",
-        "zslkeras.benchmarks",
-        "zslkeras.cache",
-        "zslkeras.evaluation",
-        "zslkeras.export",
-        "zslkeras.models",
-        "zslkeras.strategies",
-        "zslkeras.training",
-        "zslkeras.uncertainty",
-    ),
-    "experiments.figures": (
-        "experiments.recipe",
-        "zslkeras.batches",
-        "zslkeras.benchmarks",
-        "zslkeras.benchmarks.folder",  # which pictures are seen to their edges
-        "zslkeras.benchmarks.shapes",  # where its objects are
-        "zslkeras.evaluation",
-        "zslkeras.images.decode",
-        "zslkeras.models",
-        "zslkeras.plots",
-    ),
-    "experiments.run": (
-        "experiments.bundle",
-        "experiments.configs",
-        "experiments.describe",
-        "experiments.figures",
-        "experiments.recipe",
-        "experiments.report",
-        "zslkeras",
-        "zslkeras.benchmarks.files",  # how JSON is read
-        "zslkeras.export",
-        "zslkeras.models",
-        "zslkeras.strategies",
-        "zslkeras.training",
-    ),
-    "experiments.benchmark": ("experiments.describe", "experiments.serve", "zslkeras.*"),  # times the parts one by one
-    "experiments.compare": (
-        "experiments.recipe",
-        "experiments.report",
-        "experiments.run",
-        "zslkeras.evaluation",
-        "zslkeras.models",
-        "zslkeras.strategies",
-        "zslkeras.uncertainty",
-    ),
-    "experiments.archives": (),
-    "experiments.unpack": (),
-    "experiments.download": (
-        "experiments.archives",
-        "experiments.unpack",
-        "zslkeras.benchmarks.files",  # how JSON is read
-    ),
-    "experiments.prepare": ("experiments.download", "experiments.run", "zslkeras.benchmarks*", "zslkeras.images*"),
-    "experiments.finished": (
-        "experiments.configs",
-        "experiments.recipe",
-        "zslkeras.benchmarks.files",  # how JSON is read
-        "zslkeras.models",
-        "zslkeras.strategies",
-    ),
-    "experiments.pair": (
-        "experiments.finished",
-        "experiments.recipe",
-        "experiments.report",
-        "experiments.run",
-        "zslkeras.evaluation",
-        "zslkeras.uncertainty",
-    ),
-    "experiments.bundle": (
-        "experiments.recipe",
-        "zslkeras.benchmarks.*",  # what made the features: its record, or the filter bank
-        "zslkeras.export",
-        "zslkeras.images.*",
-    ),
-    "experiments.export": ("experiments.bundle", "experiments.finished", "experiments.run"),
-    "experiments.predict": (
-        "experiments.serve",
-        "zslkeras.benchmarks.files",  # how JSON is read
-        "zslkeras.benchmarks.folder",  # how a table of classes is read
-        "zslkeras.images.decode",
-        "zslkeras.plots",
-    ),
-    "experiments.serve": (),
-    "tuning": ("experiments",),
-    "tuning.run": (
-        "experiments.configs",
-        "experiments.recipe",
-        "experiments.report",
-        "experiments.run",
-        "tuning.search",
-        "tuning.spaces",
-        "zslkeras.benchmarks.files",  # how JSON is read
-        "zslkeras.evaluation",
-        "zslkeras.models",
-        "zslkeras.plots",
-        "zslkeras.strategies",
-        "zslkeras.training",
-    ),
-    "tuning.search": ("zslkeras.strategies",),
-    "tuning.spaces": (),
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("zslkeras", "experiments", "tuning")
+    for path in sorted((ROOT / package).rglob("*.py"))
 }
-PUBLISHED = ("published", "published_pictures")  # functions of the recipe
-NUMPY_ONLY = ("zslkeras.evaluation", "zslkeras.uncertainty")
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py" and name.count(".") == 1}
+
+# From the ground up. A module imports what stands above its own line here, and modules of its own package.
+LAYERS = (
+    ("zslkeras", *(f"zslkeras.{one}" for one in ("errors", "atomic", "progress", "cache", "names", "version"))),
+    ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*"),
+    ("zslkeras.models*", "zslkeras.benchmarks*"),
+    ("zslkeras.protocol",),
+    ("zslkeras.runs", "zslkeras.figures*"),
+    ("zslkeras.serving*",),
+    ("zslkeras.cli*",),
+    ("zslkeras.__main__",),
+    ("experiments*",),
+    ("tuning*",),
+)
+# What a layer would allow, and still is not to be.
+NEVER = (("zslkeras.models*", "zslkeras.training*"), ("zslkeras.benchmarks*", "zslkeras.training*"))
+# Of a model's package: the parts that methods share. One method never imports another.
+SHARED = ("base", "config", "layers", "losses", "optimizers")
+COMMANDS = (
+    *("zslkeras.cli.prepare", "zslkeras.cli.predict", "zslkeras.cli.export", "zslkeras.cli.serve"),
+    *("experiments.run", "experiments.compare", "experiments.pair", "experiments.speed", "tuning.run"),
+)
+NUMPY_ONLY = ("zslkeras.evaluation.metrics", "zslkeras.evaluation.calibration", "zslkeras.evaluation.uncertainty")
+PUBLISHED = ("published", "published_pictures")  # functions of the protocol
+
+
+def layer_of(name):
+    (layer,) = [n for n, layer in enumerate(LAYERS) if any(fnmatch.fnmatch(name, one) for one in layer)]
+    return layer
+
+
+def package_of(name):
+    """zslkeras.models of zslkeras.models.aspn; experiments of experiments.run; zslkeras of zslkeras.protocol."""
+    parts = name.split(".")
+    return ".".join(parts[: 2 if parts[0] == "zslkeras" and (len(parts) > 2 or name in PACKAGES) else 1])
 
 
 def nodes(name, *kinds):
@@ -174,14 +70,29 @@ def imported(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_imports_keep_their_direction(name):
-    rule = name if name in MAY_IMPORT else f"{name.rpartition('.')[0]}.*"
-    assert rule in MAY_IMPORT, f"{name} is new: say in MAY_IMPORT what it may import"
+def test_imports_go_down(name):
     for other in imported(name):
         assert other.split(".")[0] != "tests", f"{name} imports {other}"
-        if other.split(".")[0] in ("zslkeras", "experiments", "tuning"):
-            allowed = (*EVERYBODY_MAY, *MAY_IMPORT[rule])
-            assert any(fnmatch.fnmatch(other, pattern) for pattern in allowed), f"{name} may not import {other}"
+        if other.split(".")[0] not in ("zslkeras", "experiments", "tuning"):
+            continue
+        same = package_of(name) == package_of(other) != "zslkeras"
+        assert same or layer_of(other) < layer_of(name) or layer_of(name) == 0, f"{name} imports {other}: not below it"
+        for lower, higher in NEVER:
+            assert not (fnmatch.fnmatch(name, lower) and fnmatch.fnmatch(other, higher)), f"{name} imports {other}"
+        assert other not in COMMANDS, f"{name} imports {other}, which is a command"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("zslkeras.models.")])
+def test_no_method_imports_another(name):
+    own = {other.removeprefix("zslkeras.models.") for other in imported(name) if other.startswith("zslkeras.models.")}
+    assert own <= set(SHARED), own
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "zslkeras.cli.main", "zslkeras", "zslkeras.models"])
+def test_the_flags_of_a_command_are_known_without_tensorflow(name):
+    code = f"import sys, {name}; sys.exit(', '.join(sys.modules.keys() & {{'tensorflow', 'keras', 'scipy', 'numpy'}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.strip() in ("", "numpy"), done.stderr
 
 
 @pytest.mark.parametrize("name", NUMPY_ONLY)
@@ -207,8 +118,8 @@ def opens_final(node):
 
 def test_the_published_split_is_opened_in_the_recipe_alone_and_trained_on_in_finish():
     """What chooses (an epoch, gamma, a search) never holds it; what names classes or digests it reads no row of it."""
-    assert [name for name in MODULES if any(map(opens_final, ast.walk(TREES[name])))] == ["experiments.recipe"]
-    functions = {node.name: node for node in TREES["experiments.recipe"].body if isinstance(node, ast.FunctionDef)}
+    assert [name for name in MODULES if any(map(opens_final, ast.walk(TREES[name])))] == ["zslkeras.protocol"]
+    functions = {node.name: node for node in TREES["zslkeras.protocol"].body if isinstance(node, ast.FunctionDef)}
     openers = {name: [n for n in ast.walk(node) if opens_final(n)] for name, node in functions.items()}
     openers = {name: {ast.unparse(call.func) for call in calls} for name, calls in openers.items() if calls}
     assert openers.pop("finish") == {"_train"}
@@ -219,22 +130,37 @@ def test_the_published_split_is_opened_in_the_recipe_alone_and_trained_on_in_fin
         assert read.isdisjoint({"take", "inputs", "labels", "train", "test_seen", "test_unseen"}), name
 
 
-def test_a_search_asks_the_recipe_to_select_and_for_nothing_else_that_trains():
-    asked = {node.attr for node in nodes("tuning.run", ast.Attribute) if ast.unparse(node.value) == "recipe"}
-    assert "select" in asked and asked <= {"Experiment", "as_read", "select", "write_json"}
-    functions = [node for node in TREES["tuning.run"].body if isinstance(node, ast.FunctionDef)]
-    finals = [function.name for function in functions if "run.main" in ast.unparse(function)]
-    assert finals == ["_final"]  # as anybody would call it, when the search is over
+def asked_of(name, module):
+    """What a module takes of another one, such as protocol.select."""
+    attributes = {node.attr for node in nodes(name, ast.Attribute) if ast.unparse(node.value) == module}
+    return attributes | {
+        alias.name
+        for node in nodes(name, ast.ImportFrom)
+        for alias in node.names
+        if node.module == f"zslkeras.{module}"
+    }
+
+
+def test_a_search_asks_the_protocol_to_select_and_for_nothing_else_that_trains():
+    assert asked_of("tuning.trials", "protocol") == {"select"}
+    functions = [node for node in TREES["tuning.trials"].body if isinstance(node, ast.FunctionDef)]
+    finals = [function.name for function in functions if "rows.train" in ast.unparse(function)]
+    assert finals == ["_final"]  # when the search is over
+
+
+def test_claims_are_made_on_validation_classes_alone():
+    claim = next(node for node in TREES["experiments.claims"].body if getattr(node, "name", "") == "_validated")
+    assert "protocol.validated" in ast.unparse(claim)
+    assert asked_of("experiments.claims", "protocol").isdisjoint({"finish", "select", "fixed", *PUBLISHED})
 
 
 def test_the_published_split_of_a_finished_run_is_looked_at_by_few():
-    asked = {name for name in MODULES for node in nodes(name, ast.Attribute) if node.attr in PUBLISHED}
-    taken = {name for name in MODULES for node in nodes(name, ast.alias) if node.name in PUBLISHED}
-    lookers = {"experiments.bundle", "experiments.figures", "experiments.finished"}
-    assert asked | taken == lookers
+    lookers = {name for name in MODULES if asked_of(name, "protocol") & set(PUBLISHED)}
+    assert lookers == {"zslkeras.serving.bundle", "zslkeras.figures.of_run", "zslkeras.runs"}
     users = {name for name in MODULES if lookers & set(imported(name))}
-    # They come to it when everything is chosen.
-    assert users == {"experiments.export", "experiments.pair", "experiments.run"}
+    # They come to it when everything is chosen; of `runs`, claims and searches take the guarded folder alone.
+    assert users == {"zslkeras.cli.export", "experiments.rows", "experiments.claims", "tuning.trials"}
+    assert asked_of("tuning.trials", "runs") == {"identity", "opened"}
 
 
 @pytest.mark.parametrize("name", MODULES)

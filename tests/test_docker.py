@@ -1,6 +1,5 @@
 """The images are not built by the tests (that needs a Docker engine); what their files name has to exist."""
 
-import copy
 import json
 import pathlib
 import re
@@ -8,10 +7,9 @@ import shlex
 
 import packaging.requirements
 import pytest
-from absl import flags
 
-from experiments import run  # defines the flags
-from tests.conftest import ROOT
+from experiments import run
+from tests.support.commands import ROOT
 from zslkeras.models import MODELS
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -45,10 +43,8 @@ def test_the_command_parses(path):
     comments = [line for line in path.read_text().splitlines() if line.startswith("# docker run")]
     assert command[:3] == ["python", "-m", "experiments.run"]
     for arguments in (command[3:], *(shlex.split(line.split("zslkeras:")[1])[1:] for line in comments)):
-        parsed = copy.deepcopy(flags.FLAGS)  # those of `run`, whose state other tests rely on
-        parsed(["run", *arguments])
-        assert parsed["model"].value in MODELS
-    assert run.main
+        settings, _ = run.COMMAND.read(arguments)
+        assert settings.model in MODELS
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)

@@ -1,3 +1,1 @@
 """Searches for settings, on validation classes."""
-
-import experiments  # noqa: F401  imports TensorFlow first, without its notes

@@ -18,9 +18,10 @@ import grpc
 import keras_tuner
 import threadpoolctl  # comes with scikit-learn
 
+from tuning import spaces
 from zslkeras import atomic
 from zslkeras.errors import InputError
-from zslkeras.strategies import WorkerLost
+from zslkeras.training.strategies import WorkerLost
 
 BEAT_SECONDS = 5  # between two signs of life of a worker that trains
 LOST_SECONDS = 60  # without any: a busy machine is slow to answer, and a trial run twice costs more than a minute
@@ -30,8 +31,7 @@ FOLDER = "oracle"  # of KerasTuner's own files
 
 def record_of(out, trial_id):
     """What the process that ran a trial wrote down; {} while it runs."""
-    path = out / "trials" / trial_id / "trial.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return atomic.read_json(out / "trials" / trial_id / "trial.json")
 
 
 class _Watched:
@@ -127,7 +127,12 @@ class _Hyperband(_Watched, keras_tuner.oracles.HyperbandOracle):
     pass
 
 
-TUNERS = ("bayesian", "random", "hyperband")
+def space(model):
+    """The HyperParameters of a model's space."""
+    parameters = keras_tuner.HyperParameters()
+    for name, symbol in spaces.SPACES[model].items():
+        symbol.declare(parameters, name)
+    return parameters
 
 
 def oracle(tuner, space, metric, trials, epochs, seed):
@@ -206,8 +211,7 @@ class Search(keras_tuner.Tuner):
         record["seconds"] = round(time.monotonic() - began, 2)
         self.ran.append(record["seconds"])
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(folder / "trial.json") as draft:
-            draft.write_text(json.dumps(record, indent=2) + "\n")
+        atomic.write_json(folder / "trial.json", record)
         if "error" in record:
             if self.worker:
                 print(failure(trial.trial_id, record), file=sys.stderr, flush=True)

@@ -7,8 +7,6 @@ here: the epoch, and the gamma of calibrated stacking, which is JLAF's gamma in 
 
 import dataclasses
 
-import keras_tuner
-
 from zslkeras.errors import InputError
 
 
@@ -68,14 +66,7 @@ SPACES = {
     },
 }
 SPACES["drmn_pictures"] = SPACES["drmn"]  # the same losses
-
-
-def space(model):
-    """The HyperParameters of a model's space."""
-    parameters = keras_tuner.HyperParameters()
-    for name, symbol in SPACES[model].items():
-        symbol.declare(parameters, name)
-    return parameters
+TUNERS = ("bayesian", "random", "hyperband")
 
 
 def settings(model, values):

@@ -1,8 +1,29 @@
-"""zslkeras: zero-shot recognition in Keras 3, five published systems under one honest protocol."""
+"""zslkeras: zero-shot recognition in Keras 3, five published systems under one honest protocol.
 
-from zslkeras.benchmarks import load
+Names are imported when they are asked for: `import zslkeras` alone does not wait for TensorFlow.
+"""
+
+import importlib
+
+from zslkeras import names
 from zslkeras.errors import InputError
-from zslkeras.models import ASPN, ESZSL, MODELS
 from zslkeras.version import __version__
 
-__all__ = ["ASPN", "ESZSL", "MODELS", "InputError", "__version__", "load"]
+_PLACES = {
+    "MODELS": ("zslkeras.models", "MODELS"),
+    "load_benchmark": ("zslkeras.benchmarks", "load"),
+    **{model: (module, model) for module, model in names.MODELS.values()},
+}
+
+__all__ = ["InputError", "__version__", *sorted(_PLACES)]
+
+
+def __getattr__(name):
+    if name not in _PLACES:
+        raise AttributeError(f"module 'zslkeras' has no attribute {name!r}")
+    module, attribute = _PLACES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__():
+    return sorted({*globals(), *_PLACES})

@@ -1,8 +1,12 @@
-"""Files that are whole or not there: written under another name, then renamed."""
+"""Files that are whole or not there: written under another name, then renamed. JSON is read and written here."""
 
 import contextlib
+import json
+import math
 import os
 import uuid
+
+from zslkeras.errors import InputError, brief
 
 
 @contextlib.contextmanager
@@ -24,3 +28,36 @@ def sweep(path):
     """Removes drafts of `path` that killed processes left."""
     for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes a file of text, whole or not at all."""
+    sweep(path)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content):
+    write_text(path, json.dumps(_finite(content), indent=2) + "\n")
+
+
+def read_json(path):
+    """The object in a JSON file; empty where there is no file."""
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted JSON") from error
+    if not isinstance(read, dict):
+        raise InputError(f"{path}: holds a {type(read).__name__}; wanted a JSON object")
+    return read
+
+
+def _finite(value):
+    """JSON has no NaN: a metric that no row speaks for is null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

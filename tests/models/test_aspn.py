@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import experiments  # noqa: F401  quiet start, as a command of its own
-from tests.conftest import arrays_of
 from tests.reference import aspn as reference
 from tests.reference.eszsl import scaled
-from tests.tiny import tiny
-from zslkeras import benchmarks, strategies
+from tests.support.commands import arrays_of
+from tests.support.tiny import tiny
+from zslkeras import benchmarks
+from zslkeras.cli import quiet
 from zslkeras.models import aspn
 from zslkeras.models.aspn import ASPN, ASPNConfig
-from zslkeras.training import Diverged, Run, Verdict
+from zslkeras.training import strategies
+from zslkeras.training.loop import Diverged, Run, Verdict
 
 SMALL = {
     "hidden": 8,
@@ -829,7 +830,7 @@ def test_a_choice_that_does_not_exist_is_a_sentence(name, wanted):
 def test_alpha_lies_between_zero_and_one(alpha):
     with pytest.raises(ValueError) as caught:
         ASPNConfig(alpha=alpha)
-    assert str(caught.value) == f"alpha: got {alpha}; wanted a number between 0 and 1"
+    assert str(caught.value) == f"alpha: got {alpha}; wanted more than 0 and less than 1"
 
 
 @pytest.mark.parametrize("name", ASPN.ablations)
@@ -892,6 +893,7 @@ def test_the_sizes_of_awa_have_the_parameters_of_table_2():
 
 
 if __name__ == "__main__":
+    quiet.tensorflow()
     (out,) = sys.argv[1:]
     mirrored = strategies.get_strategy("mirrored", 2)
     learned = {name: several_steps(mirrored, overrides) for name, overrides in REPLICATED.items()}

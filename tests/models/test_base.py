@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import recipe
-from tests.example import Example, ExampleConfig
-from tests.tiny import tiny
-from zslkeras import evaluation
+from tests.support.example import Example, ExampleConfig
+from tests.support.tiny import tiny
+from zslkeras import protocol
+from zslkeras.evaluation import metrics
 
 
 def example(seed=0, **config):
@@ -41,13 +41,20 @@ def test_noise_is_standard_normal_and_uniform_lies_between_0_and_1():
     assert abs(uniform.mean() - 0.5) < 0.01
 
 
+def test_units_are_kept_with_the_chance_of_their_rate_by_one_draw():
+    one, same = example(seed=3), example(seed=3)
+    kept = one.kept([20_000], 0.3)
+    np.testing.assert_array_equal(kept, same.uniform([20_000]) >= 0.3)
+    assert kept.dtype == bool and abs(np.mean(kept) - 0.7) < 0.01 and one.draws == same.draws == 1
+
+
 @pytest.mark.parametrize("gamma", [-0.25, 0.0, 0.25, 0.5])
 def test_decide_is_the_rule_of_the_evaluation(gamma):
     """On a coarse grid of scores, where ties abound."""
     scores = np.random.default_rng(0).integers(-4, 5, (200, 12)).astype(np.float32) / 4
     benchmark = tiny()
     got = example().decide(tf.constant(scores), None, benchmark.seen_mask, gamma)
-    expected = evaluation.decide(scores, ~benchmark.seen_mask, gamma)
+    expected = metrics.decide(scores, ~benchmark.seen_mask, gamma)
     np.testing.assert_array_equal(got, expected)
     assert 0.02 < np.mean(expected >= 8) < 0.98
 
@@ -73,7 +80,7 @@ def test_a_models_own_answers_among_the_seen_count_and_change_no_unseen_decision
     np.testing.assert_array_equal(got, np.where(without < 8, 5, without))
     assert 5 < np.sum(without < 8) < 45
     stubborn.set_weights(plain.get_weights())
-    before, after = (recipe._judge(benchmark, None)(model, 0) for model in (plain, stubborn))
+    before, after = (protocol._judge(benchmark, None)(model, 0) for model in (plain, stubborn))
     np.testing.assert_array_equal(after.arrays["flip"], before.arrays["flip"])
     assert set(after.arrays["best_seen"]) == {5} != set(before.arrays["best_seen"])
 

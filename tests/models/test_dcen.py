@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import experiments  # noqa: F401  quiet start, as a command of its own
-from tests.conftest import start
 from tests.reference import dcen as reference
-from tests.slopes import assert_slopes, slope
-from tests.tiny import tiny
-from zslkeras import strategies
+from tests.support.commands import start
+from tests.support.slopes import assert_slopes, slope
+from tests.support.tiny import tiny
+from zslkeras.cli import quiet
 from zslkeras.images import backbones
 from zslkeras.models import dcen
 from zslkeras.models.dcen import DCEN, DCENConfig
-from zslkeras.training import Run, Verdict
+from zslkeras.training import strategies
+from zslkeras.training.loop import Run, Verdict
 
 RNG = np.random.default_rng(11)
 FEATURES, CLASSES = RNG.standard_normal((5, 7)), RNG.standard_normal((4, 7))
@@ -726,9 +726,9 @@ def test_weights_from_a_file_are_those_of_both_networks(tmp_path):
         ("prediction_norm", "none", "one of squared, printed"),
         ("lambda1", -0.1, "at least 0"),
         ("frozen_epochs", -1, "at least 0"),
-        ("sigma", 30, "0 to 1"),
-        ("mask_probability", 1.5, "0 to 1"),
-        ("momentum", 1.1, "0 to 1"),
+        ("sigma", 30, "at least 0 and at most 1"),
+        ("mask_probability", 1.5, "at least 0 and at most 1"),
+        ("momentum", 1.1, "at least 0 and at most 1"),
         ("tau", 0.0, "more than 0"),
         ("queue_size", 0, "at least 1"),
         ("blocks", 0, "at least 1"),
@@ -810,6 +810,7 @@ def test_two_replicas_train_as_one(tmp_path):
 
 
 if __name__ == "__main__":
+    quiet.tensorflow()
     (out,) = sys.argv[1:]
     model, losses = several_steps(strategies.get_strategy("mirrored", 2))
     np.savez(out, **losses, **{f"{number}": variable.numpy() for number, variable in enumerate(model.variables)})

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import experiments  # noqa: F401  quiet start, as a command of its own
-from tests.conftest import arrays_of
 from tests.reference import drmn as reference
 from tests.reference.eszsl import scaled
-from tests.slopes import assert_slopes
-from tests.tiny import tiny
-from zslkeras import evaluation, strategies
+from tests.support.commands import arrays_of
+from tests.support.slopes import assert_slopes
+from tests.support.tiny import tiny
+from zslkeras.cli import quiet
 from zslkeras.errors import InputError
+from zslkeras.evaluation import metrics
 from zslkeras.models import drmn
 from zslkeras.models.drmn import DRMN, DRMNConfig
+from zslkeras.training import strategies
 
 EPSILON = 1e-5
 SHAPES = (4, 6, 5), (2, 3, 8), (1, 3, 7)  # of three levels: what confuses height and width does not fit
@@ -757,13 +758,13 @@ def test_evaluation_decides_as_the_model(gamma):
     answers = model.seen_answers(tf.constant(o), inputs, seen).numpy()
     assert seen[answers].all()
     labels = np.arange(len(o)) % 6
-    outcomes = evaluation.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen), seen_answers=answers)
+    outcomes = metrics.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen), seen_answers=answers)
     got = model.decide(tf.constant(o), inputs, seen, gamma).numpy()
     np.testing.assert_array_equal(outcomes.decisions(gamma), got)
-    plain = evaluation.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
-    with_head, without = (evaluation.numbers(one, gamma) for one in (outcomes, plain))
+    plain = metrics.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
+    with_head, without = (metrics.numbers(one, gamma) for one in (outcomes, plain))
     assert with_head["U"] == without["U"] and with_head["T"] == without["T"] and with_head["S"] != without["S"]
-    direct = evaluation.accuracy_of_labels(got, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
+    direct = metrics.accuracy_of_labels(got, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
     assert {name: with_head[name] for name in "USH"} == pytest.approx(direct)
 
 
@@ -910,14 +911,14 @@ def test_an_exported_model_scores_as_before(tmp_path):
         ("weight_decay", -1e-4, "at least 0"),
         ("scale", 0.0, "more than 0"),
         ("prototype_length", -1.0, "more than 0"),
-        ("beta", 1.1, "a number from 0 to 1"),
-        ("beta", -0.1, "a number from 0 to 1"),
+        ("beta", 1.1, "at least 0 and at most 1"),
+        ("beta", -0.1, "at least 0 and at most 1"),
         ("dropout", 1.0, "at least 0 and less than 1"),
         ("norm_momentum", -0.1, "at least 0 and less than 1"),
         ("reduction", 0, "at least 1"),
         ("halve_every", 0, "at least 1"),
         ("heads", 0, "at least 1"),
-        ("feedforward", 0, "at least 1, or None"),
+        ("feedforward", 0, "at least 1 or none"),
         ("epochs", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
     ],
@@ -996,6 +997,7 @@ def test_a_part_of_the_rows_alone_is_another_loss():
 
 
 if __name__ == "__main__":
+    quiet.tensorflow()
     (out,) = sys.argv[1:]
     mirrored, arrays = strategies.get_strategy("mirrored", 2), {}
     for name in REPLICATED:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.tiny import tiny
+from tests.support.tiny import tiny
 from zslkeras.images import backbones
 from zslkeras.models.drmn import DRMN, AdamWithSlowPart, DRMNFromPictures
 
@@ -88,7 +88,7 @@ def test_the_slow_part_takes_its_share_of_each_step_and_does_not_decay():
         ({"preprocessing": "grey"}, "preprocessing: got 'grey'; wanted one of own, caffe, torch, tf"),
         ({"image_size": 0}, "image_size: got 0; wanted at least 1"),
         ({"backbone_rate": -1.0}, "backbone_rate: got -1.0; wanted at least 0"),
-        ({"beta": 2.0}, "beta: got 2.0; wanted a number from 0 to 1"),
+        ({"beta": 2.0}, "beta: got 2.0; wanted at least 0 and at most 1"),
     ],
 )
 def test_wrong_settings_are_sentences(wrong, sentence):

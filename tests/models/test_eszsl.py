@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.reference import eszsl as reference
-from tests.tiny import tiny
+from tests.support.tiny import tiny
 from zslkeras.models.eszsl import ESZSL, ESZSLConfig
-from zslkeras.training import Run, Verdict
+from zslkeras.training.loop import Run, Verdict
 
 REGULARIZERS = (0.01, 1.0, 300.0)
 

@@ -10,17 +10,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from experiments import published
 
-import experiments  # noqa: F401  quiet start, as a command of its own
-from experiments.configs import config_for
-from tests.conftest import arrays_of
 from tests.reference import msdn as reference
 from tests.reference.eszsl import scaled
-from tests.slopes import assert_slopes
-from tests.tiny import tiny
-from zslkeras import batches, evaluation, strategies
+from tests.support.commands import arrays_of
+from tests.support.slopes import assert_slopes
+from tests.support.tiny import tiny
+from zslkeras.cli import quiet
+from zslkeras.evaluation import metrics
 from zslkeras.models import msdn
 from zslkeras.models.msdn import MSDN, MSDNConfig
+from zslkeras.training import batches, strategies
 
 SMALL = {"alpha1": 0.6, "alpha2": 0.3, "lambda_cal": 0.7, "lambda_distill": 0.4}
 PAPER = {"variant": "paper"}
@@ -719,9 +720,9 @@ def test_an_exported_model_scores_and_decides_as_before(tmp_path):
     wanted = model(inputs) + reference.mask(benchmark.seen_mask)
     np.testing.assert_allclose(biased, wanted, rtol=1e-5, atol=1e-5)
     sets = benchmark.seen_classes, benchmark.unseen_classes
-    with_mask = evaluation.evaluate(biased, benchmark.labels, *sets)
-    calibrated = evaluation.evaluate(model(inputs).numpy(), benchmark.labels, *sets, gamma)
-    plain = evaluation.evaluate(model(inputs).numpy(), benchmark.labels, *sets)
+    with_mask = metrics.evaluate(biased, benchmark.labels, *sets)
+    calibrated = metrics.evaluate(model(inputs).numpy(), benchmark.labels, *sets, gamma)
+    plain = metrics.evaluate(model(inputs).numpy(), benchmark.labels, *sets)
     assert with_mask["H"] == calibrated["H"] != plain["H"]
     assert with_mask["T"] == plain["T"]
 
@@ -738,7 +739,7 @@ def test_an_exported_model_scores_and_decides_as_before(tmp_path):
         ("lambda_cal", -0.1, "at least 0"),
         ("lambda_distill", -1.0, "at least 0"),
         ("weight_decay", -1e-4, "at least 0"),
-        ("momentum", -0.9, "at least 0"),
+        ("momentum", -0.9, "at least 0 and less than 1"),
         ("vector_dim", 0, "at least 1"),
         ("epochs", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
@@ -768,7 +769,7 @@ RELEASED = {
 
 @pytest.mark.parametrize("dataset", RELEASED)
 def test_settings_are_those_released(dataset):
-    config, (wanted, rows, steps) = config_for(MSDN, "msdn", dataset), RELEASED[dataset]
+    config, (wanted, rows, steps) = MSDNConfig(**published.settings("msdn", dataset)), RELEASED[dataset]
     assert {field: getattr(config, field) for field in FIELDS} == dict(zip(FIELDS, wanted, strict=True))
     assert config.variant == "code" and config.normalize and config.start == config.temperature == 1.0
     # Its epochs are of N / 50 steps whatever the batch holds; ours are of whole batches.
@@ -777,7 +778,7 @@ def test_settings_are_those_released(dataset):
 
 @pytest.mark.parametrize("dataset, classes, distinct", [("cub", 150, None), ("sun", 645, 50), ("awa2", 40, 40)])
 def test_batches_are_drawn_as_released(dataset, classes, distinct):
-    config = config_for(MSDN, "msdn", dataset)
+    config = MSDNConfig(**published.settings("msdn", dataset))
     benchmark = tiny(classes=classes + 2, unseen=2, rows=4, attributes=2, width=2)
     drawn = batches.epoch_rows(benchmark, config.batch_size, 0, 0, config.sampler)
     assert len(drawn) > 1
@@ -853,6 +854,7 @@ def test_the_calibration_of_a_part_of_the_rows_is_another():
 
 
 if __name__ == "__main__":
+    quiet.tensorflow()
     (out,) = sys.argv[1:]
     mirrored, arrays = strategies.get_strategy("mirrored", 2), {}
     for name in REPLICATED:

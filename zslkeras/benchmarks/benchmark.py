@@ -1,8 +1,8 @@
 """What a zero-shot benchmark is: rows, labels, class embeddings, a split, and the two stages made of it.
 
-Stage "final" is the published split. Stage "tune" is cut out of its training rows alone: validation classes play
-unseen, and nothing of the published test rows or of the published unseen classes is left in it. Whatever is chosen
-(an epoch, a scaler, gamma, a weight of a loss) is chosen there.
+Stage "final" is the published split. Stage "tune" is made of its training rows alone: validation classes play the
+unseen ones, and it holds neither published test rows nor published unseen classes. Every choice (an epoch, a scaler,
+gamma, a weight of a loss) is made there.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ HELD_OUT_SHARE = 0.2  # of each seen class's rows, to play test_seen in stage tu
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Benchmark:
-    """N rows of one kind of input, C classes, and who plays what in this stage.
+    """N rows of one kind of input, C classes, and what each row and class is used for in this stage.
 
     Attributes:
         name: "flo", "shapes", or the name of your folder.
         source: the file the arrays came from, for error messages.
         kind: one of KINDS.
-        inputs: [N, D] features, [N, H, W, F] maps, a tuple of such maps, uint8 pictures [N, H, W, 3] or picture
+        inputs: [N, D] features, [N, H, W, F] maps, a tuple of such maps, uint8 images [N, H, W, 3] or image
             paths [N]. May be a memory map; never copied whole.
         labels: [N] class ids; -1 for a row of a class outside this stage.
         class_embeddings: [C, A].
@@ -38,8 +38,8 @@ class Benchmark:
         validation_classes: the published validation classes (ids among the seen), or None.
         stage: one of STAGES.
         finite: True if the inputs are known to hold no NaN or infinity; else `take` checks each batch.
-        features: the name of the extractor that made the inputs; None for pictures as they are.
-        notes: sentences the user should read once (what was drawn, what was skipped).
+        features: the name of the extractor that made the inputs; None for images.
+        notes: sentences that the user should read once (what was drawn, what was skipped).
     """
 
     name: str
@@ -65,12 +65,12 @@ class Benchmark:
     def __post_init__(self):
         rows, classes = len(self.labels), len(self.class_names)
         for array in self._arrays:
-            _require(len(array) == rows, self, f"labels: {rows} of them", f"one a row of the {len(array)} inputs")
+            _require(len(array) == rows, self, f"labels: {rows} of them", f"one for each of the {len(array)} inputs")
         _require(
             self.class_embeddings.ndim == 2 and len(self.class_embeddings) == classes,
             self,
             f"class_embeddings: shape {self.class_embeddings.shape}",
-            f"({classes}, A), one row a class",
+            f"({classes}, A), one row per class",
         )
         _require_finite(self, "class_embeddings", self.class_embeddings)
         zero = np.flatnonzero(~self.class_embeddings.any(axis=1))
@@ -98,14 +98,12 @@ class Benchmark:
         _require(len(self.train) > 0, self, "train: no rows", "at least one")
         for first, second in (("train", "test_seen"), ("train", "test_unseen"), ("test_seen", "test_unseen")):
             _require_disjoint(self, first, second)
-        for names, size in ((self.attribute_names, "names"), (self.attribute_vectors, "vectors")):
-            wanted = self.class_embeddings.shape[1]
-            _require(
-                names is None or not len(names) or len(names) == wanted,
-                self,
-                f"attribute_{size}: {0 if names is None else len(names)} of them",
-                f"{wanted}, one a column of the class embeddings",
-            )
+        columns = self.class_embeddings.shape[1]
+        for name in ("attribute_names", "attribute_vectors"):
+            values = getattr(self, name)
+            if values is not None and len(values) not in (0, columns):
+                wanted = f"{columns}, one per column of the class embeddings"
+                raise _wrong(self, f"{name}: {len(values)} of them", wanted)
         if self.attribute_vectors is not None:
             _require_finite(self, "attribute_vectors", self.attribute_vectors)
 
@@ -161,17 +159,17 @@ _ROW_SETS = ("train", "test_seen", "test_unseen")
 
 
 def tune_stage(final, fold=0, seed=0):
-    """Cuts stage "tune" out of the training rows of stage "final".
+    """Makes stage "tune" of the training rows of stage "final".
 
     Args:
         final: a Benchmark of stage "final".
-        fold: 0 takes the published validation classes where there are any, else a seeded draw; any other number is
-            a further draw of as many classes.
-        seed: of the draws; fixed unless you want other held-out rows.
+        fold: 0 takes the published validation classes, or draws some where none are published; any other number
+            draws as many again.
+        seed: of the draws; another seed holds out other rows.
 
     Returns:
-        A Benchmark with ids renumbered over the seen classes of `final`. Published unseen classes have no embedding
-        in it, and their rows and the test rows are in none of its row sets and have no label.
+        A Benchmark with ids renumbered over the seen classes of `final`. It has no embedding of a published unseen
+        class, and neither their rows nor the test rows have a label or are in one of its row sets.
     """
     seen, notes = np.sort(final.seen_classes), list(final.notes)
     validation = final.validation_classes
@@ -183,14 +181,9 @@ def tune_stage(final, fold=0, seed=0):
         validation = np.sort(np.random.default_rng([seed, fold]).choice(seen, count, replace=False))
         names = ", ".join(final.class_names[c] for c in validation[:8]) + (", ..." if count > 8 else "")
         notes.append(f"validation classes drawn (fold {fold}, seed {seed}): {count} of {len(seen)} seen: {names}")
-    generator = np.random.default_rng([seed, fold, 1])
     labels_of_train = final.labels[final.train]
-    held_out = []
-    for label in np.setdiff1d(seen, validation):
-        rows = final.train[labels_of_train == label]
-        count = max(1, round(HELD_OUT_SHARE * len(rows))) if len(rows) > 1 else 0  # a lone picture stays in train
-        held_out.append(generator.choice(rows, count, replace=False))
-    held_out = np.sort(np.concatenate(held_out))
+    generator = np.random.default_rng([seed, fold, 1])
+    held_out = draw_held_out(final.train, labels_of_train, np.setdiff1d(seen, validation), generator)
     test_unseen = final.train[np.isin(labels_of_train, validation)]
     ids = np.full(len(final.class_names) + 1, -1, np.int32)  # the last entry maps label -1 to -1
     ids[seen] = np.arange(len(seen), dtype=np.int32)
@@ -210,6 +203,23 @@ def tune_stage(final, fold=0, seed=0):
         validation_classes=None,
         notes=tuple(notes),
     )
+
+
+def draw_held_out(rows, labels, classes, generator):
+    """Draws a fifth of the rows of each class, sorted, to play test_seen; the only row of a class stays in train.
+
+    Args:
+        rows: [N] row ids.
+        labels: [N] their class ids.
+        classes: ids of the classes to draw from.
+        generator: a numpy Generator.
+    """
+    drawn = []
+    for label in classes:
+        own = rows[labels == label]
+        count = max(1, round(HELD_OUT_SHARE * len(own))) if len(own) > 1 else 0
+        drawn.append(generator.choice(own, count, replace=False))
+    return np.sort(np.concatenate(drawn))
 
 
 def _wrong(benchmark, got, wanted):
@@ -233,7 +243,7 @@ def _require_disjoint(benchmark, first, second):
 
 
 def _ids(ids):
-    """The first few as text."""
+    """The first five as text."""
     return ", ".join(str(one) for one in ids[:5].tolist()) + (", ..." if len(ids) > 5 else "")
 
 

@@ -1,20 +1,22 @@
 """The files that both readers read: MATLAB variables, and features, maps and levels named after their extractor.
 
-Files come from strangers. No pickle is loaded, no link out of a file is followed, and whatever a damaged file makes a
-parser do ends as one sentence that names the file.
+Files come from strangers. No pickle is loaded, no link out of a file is followed, and any failure of a parser on a
+damaged file becomes one sentence that names the file.
 """
 
+import collections
 import dataclasses
 import glob
-import json
 import os
 import pathlib
+import shlex
 
 import h5py
 import numpy as np
 import scipy.io
 
-from zslkeras.errors import InputError
+from zslkeras import atomic
+from zslkeras.errors import InputError, brief
 
 DEFAULT_FEATURES = "res101"
 # Cell arrays of strings; every other field is a numeric matrix.
@@ -24,14 +26,14 @@ _MOST_DEFLATED = 1100  # deflate shrinks at most 1032 times
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """The pictures of a benchmark in the order of its rows: what features are made of.
+    """The images of a benchmark in the order of its rows, to make features of.
 
     Attributes:
-        folder: where its files lie, and its features go.
+        folder: where its files are and its features go.
         files: N names, for image_files.
         paths: N files.
         labels: [N] class numbers from 1, as the field counts them.
-        notes: sentences the user should read once.
+        notes: sentences that the user should read once.
     """
 
     folder: pathlib.Path
@@ -41,24 +43,16 @@ class Pictures:
     notes: tuple[str, ...] = ()
 
 
+def is_path(dataset):
+    """Whether a dataset is named by its path: it has a slash, or is "." or ".."."""
+    return os.sep in dataset or dataset in (os.curdir, os.pardir)
+
+
 def plain_name(argument, value):
-    """Refuses a name that could reach outside the dataset's folder."""
+    """Returns the name; refuses one that could reach outside the dataset's folder."""
     if not isinstance(value, str) or not value or set(value) & set("/\\\0"):
         raise InputError(f"{argument}: got {value!r}; wanted a name, without a path separator")
     return value
-
-
-def read_json(path):
-    """The object in a JSON file; empty where there is no file."""
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({_brief(error)}); wanted JSON") from error
-    if not isinstance(read, dict):
-        raise InputError(f"{path}: holds a {type(read).__name__}; wanted a JSON object")
-    return read
 
 
 def read_mat(path, required, optional=()):
@@ -67,7 +61,7 @@ def read_mat(path, required, optional=()):
     Args:
         path: the file.
         required: names of fields that must be there.
-        optional: names of fields left out of the result where the file has none.
+        optional: names of fields that the result leaves out if the file has none.
 
     Returns:
         A dict of matrices, shaped as MATLAB shows them, and of lists of strings for cell arrays of strings.
@@ -95,7 +89,7 @@ def read_npy(path):
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except Exception as error:  # object arrays, other formats, files shorter than their header says
-        raise InputError(f"{path}: cannot be read ({_brief(error)}); wanted a complete .npy file of floats") from error
+        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a complete .npy file of floats") from error
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(f"{path}: got dtype {array.dtype}; wanted float16, float32 or float64")
     return array
@@ -109,13 +103,37 @@ def read_matrix(path, rows=None):
     return require_finite(path, "a value", np.array(array, np.float32))
 
 
+def read_lines(path, wanted):
+    """The lines of a UTF-8 file that are not blank, as (line number, text without spaces around it).
+
+    Args:
+        path: the file.
+        wanted: what it should hold, for the message.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted {wanted}") from error
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def different(path, what, names):
+    """The names as a tuple; refuses an empty name and one that is there twice."""
+    for name, count in collections.Counter(names).items():
+        if not name.strip():
+            raise InputError(f"{path}: a {what} has no name; wanted one for each")
+        if count > 1:
+            raise InputError(f"{path}: {what} {name} is there {count} times; wanted it once")
+    return tuple(names)
+
+
 def ids(path, field, values, high, what):
     """1-based numbers of a .mat file as 0-based ids.
 
     Args:
-        path, field: where the numbers stand, for the message.
+        path, field: where the numbers are, for the message.
         values: a row or a column.
-        high: the largest number there may be.
+        high: the largest valid number.
         what: what the numbers count, for the message.
     """
     if 1 not in values.shape:
@@ -139,7 +157,7 @@ def require_finite(path, field, matrix):
 
 
 def unit_rows(matrix):
-    """Rows at L2 length one; a row of zeros stays one, which a benchmark refuses."""
+    """Rows at L2 length one; a row of zeros stays as it is, and a benchmark refuses it."""
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix / np.where(lengths > 0, lengths, 1)
 
@@ -148,12 +166,12 @@ def choose_features(folder, kind, features):
     """Settles which extractor's files to read.
 
     Args:
-        folder: where they lie.
+        folder: where they are.
         kind: "features", "maps" or "levels".
         features: what the user asked for, or None.
 
     Returns:
-        The name, or None if there are no such files, and a note where neither the user nor the default named it.
+        The name, or None if there are no such files, and a note if neither the user nor the default named it.
     """
     if features is not None:
         return plain_name("features", features), None
@@ -161,14 +179,14 @@ def choose_features(folder, kind, features):
         return DEFAULT_FEATURES, None
     there = _extractors(folder, kind)
     if len(there) > 1:
-        raise InputError(f"{folder}: {kind} by {', '.join(there)}; wanted one of them named with --features")
+        raise InputError(f"features: got none, and {folder} has {kind} by {', '.join(there)}; wanted one of them")
     if there:
         return there[0], f"{kind} by {there[0]}, the only ones in {folder}"
     return None, None
 
 
 def how_to_get(folder, kind, dataset):
-    """The half of a sentence that says which feature files there are and how others come to be."""
+    """The part of a sentence that says which feature files there are and how to make others."""
     there = _extractors(folder, kind) if folder.is_dir() else []
     file = {
         "features": "NAME.mat there (features [D, N], labels [N, 1], image_files [N, 1])",
@@ -176,11 +194,11 @@ def how_to_get(folder, kind, dataset):
         "levels": "NAME_<layer>.npy there for each layer (float [N, H, W, C])",
     }[kind]
     what = {"maps": "pooled,maps", "levels": "pooled,levels"}.get(kind)
-    command = f"python -m experiments.prepare --dataset {dataset} --name NAME" + (f" --what {what}" if what else "")
+    command = f"zslkeras prepare --dataset {shlex.quote(dataset)} --name NAME" + (f" --what {what}" if what else "")
     return (
-        (f"pass --features {' or '.join(there)}, " if there else "")
+        (f"pass features={' or '.join(there)}, " if there else "")
         + f"run `{command}`, "
-        + f"or put {file} and pass --features NAME"
+        + f"or put {file} and pass features=NAME"
     )
 
 
@@ -190,7 +208,7 @@ def inputs_files(folder, kind, features):
         return [folder / f"{features}.mat"]
     if kind == "maps":
         return [folder / f"{features}_maps.npy"]
-    layers = read_json(folder / f"{features}.json").get("layers")
+    layers = atomic.read_json(folder / f"{features}.json").get("layers")
     if layers:
         return [folder / f"{features}_{plain_name(f'{features}.json: layer', layer)}.npy" for layer in layers]
     others = sorted(path for path in folder.glob("*.npy") if path.name.startswith(f"{features}_"))
@@ -211,19 +229,19 @@ def read_inputs(folder, kind, features, rows):
     if kind == "features":
         matrix = read_mat(paths[0], ["features"])["features"]
         if matrix.shape[1] != rows:
-            raise InputError(f"{paths[0]}: features has shape {matrix.shape}; wanted (D, {rows}), one column a label")
-        with np.errstate(over="ignore"):  # what float32 cannot hold turns infinite, and is refused as such
+            raise InputError(f"{paths[0]}: features has shape {matrix.shape}; wanted (D, {rows}), one column per label")
+        with np.errstate(over="ignore"):  # values beyond float32 turn infinite, and are refused as such
             matrix = np.ascontiguousarray(matrix.T, np.float32)
         return require_finite(paths[0], "features", matrix), True
     arrays = [read_npy(path) for path in paths]
     for path, array in zip(paths, arrays, strict=True):
         if array.ndim != 4 or len(array) != rows:
-            raise InputError(f"{path}: got shape {array.shape}; wanted ({rows}, H, W, C), one row a label")
-    sidecars = [read_json(path.with_suffix(".json")) or read_json(folder / f"{features}.json") for path in paths]
-    finite = all(sidecar.get("finite") is True for sidecar in sidecars)
+            raise InputError(f"{path}: got shape {array.shape}; wanted ({rows}, H, W, C), one row per label")
+    sidecar = atomic.read_json(folder / f"{features}.json")
+    finite = all((atomic.read_json(path.with_suffix(".json")) or sidecar).get("finite") is True for path in paths)
     if kind == "maps":
         return arrays[0], finite
-    if not read_json(folder / f"{features}.json").get("layers"):
+    if not sidecar.get("layers"):
         arrays.sort(key=lambda array: array.shape[1] * array.shape[2], reverse=True)
     return tuple(arrays), finite
 
@@ -235,21 +253,17 @@ def rows_file(folder, features):
 
 
 def _extractors(folder, kind):
-    """Whose features, maps or levels there are; levels without a sidecar only under the default name."""
+    """The extractors whose features, maps or levels are there; of levels only those with a sidecar."""
     if kind == "features":
         return sorted(path.stem for path in folder.glob("*.mat") if "features" in _field_names(path))
     if kind == "maps":
         return sorted(path.name.removesuffix("_maps.npy") for path in folder.glob("*_maps.npy"))
     layered = [path for path in folder.glob("*.json") if any(folder.glob(f"{glob.escape(path.stem)}_*.npy"))]
-    return sorted(path.stem for path in layered if read_json(path).get("layers"))
+    return sorted(path.stem for path in layered if atomic.read_json(path).get("layers"))
 
 
 def _field_names(path):
     return _open_mat(path, lambda reader: reader.names())
-
-
-def _brief(error):
-    return str(error).partition("\n")[0][:120] or type(error).__name__
 
 
 def _open_mat(path, ask):
@@ -271,7 +285,7 @@ def _open_mat(path, ask):
     except InputError:
         raise
     except Exception as error:  # scipy and h5py raise anything from zlib.error to MemoryError on a damaged file
-        raise InputError(f"{path}: truncated or damaged ({_brief(error)}); wanted a complete MATLAB file") from error
+        raise InputError(f"{path}: truncated or damaged ({brief(error)}); wanted a complete MATLAB file") from error
 
 
 class _Version5:
@@ -289,7 +303,7 @@ class _Version5:
         if name not in _TEXTS:
             return value
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "OU":
-            raise InputError(f"{self.path}: {name} is no cell array of strings")
+            raise InputError(f"{self.path}: {name} is no cell array; wanted one of strings")
         return [self._text(name, item) for item in value.flat]
 
     def _text(self, name, item):
@@ -301,7 +315,7 @@ class _Version5:
 
 
 class _Version73:
-    """HDF5, where MATLAB's matrices stand transposed and a cell array of strings is a table of references."""
+    """HDF5, which has MATLAB's matrices transposed and a cell array of strings as a table of references."""
 
     def __init__(self, path):
         self.path = path
@@ -317,14 +331,14 @@ class _Version73:
     def _value(self, file, name):
         # Asked of the link itself: opening a soft or external one would already leave this file.
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise InputError(f"{self.path}: {name} is a link to elsewhere; wanted the data itself")
+            raise InputError(f"{self.path}: {name} is a link to other data; wanted the data itself")
         dataset = self._own(name, file[name])
-        if dataset.attrs.get("MATLAB_empty", 0):  # what it holds then is the shape of nothing
+        if dataset.attrs.get("MATLAB_empty", 0):  # it then holds the shape of an empty matrix
             return np.empty((0, 0))
         if name not in _TEXTS:
             return dataset[()].T
         if h5py.check_ref_dtype(dataset.dtype) is not h5py.Reference:
-            raise InputError(f"{self.path}: {name} is no cell array of strings")
+            raise InputError(f"{self.path}: {name} is no cell array; wanted one of strings")
         return [self._text(name, file[reference]) for reference in dataset[()].T.flat]
 
     def _text(self, name, item):
@@ -339,7 +353,5 @@ class _Version73:
         if dataset.is_virtual or dataset.external:
             raise InputError(f"{self.path}: {name} is stored in another file; wanted the data itself")
         if dataset.nbytes > _MOST_DEFLATED * os.path.getsize(self.path):
-            raise InputError(
-                f"{self.path}: {name} claims {dataset.nbytes:,} bytes; wanted what a file of this size can hold"
-            )
+            raise InputError(f"{self.path}: {name} claims {dataset.nbytes:,} bytes; wanted no more than fits the file")
         return dataset

@@ -1,28 +1,28 @@
-"""A fixed bank of filters: pictures to feature maps without a single trained weight.
+"""A fixed bank of filters: images to feature maps without any trained weight.
 
-A picture is 64x64 RGB in -0.5..0.5. Three opponent channels are weighted sums of it (`OPPONENTS`): light, red against
-green, blue against yellow. On each channel sit seven 9x9 kernels (`kernels`): a Gaussian of standard deviation 2 that
-sums to one, and six even Gabor functions of wavelength 5 under the same Gaussian, their stripes turned by 0, 30, ...,
-150 degrees from upright, made to sum to zero and to have absolute values that sum to one. Each of the 21 answers is
-split into its positive and its negative part: F = 42 values a position, the 21 positive parts, then the 21 negative.
+An image is 64x64 RGB in -0.5..0.5. Three opponent channels are weighted sums of it (`OPPONENTS`): light, red against
+green, blue against yellow. Each channel goes through seven 9x9 kernels (`kernels`): a Gaussian of standard deviation 2
+that sums to one, and six even Gabor functions of wavelength 5 under the same Gaussian, with stripes turned by 0, 30,
+..., 150 degrees from upright, shifted and scaled so that they sum to zero and their absolute values to one. Each of the
+21 answers is split into its positive and its negative part: F = 42 values per position, first the 21 positive parts.
 
-The bank sees the picture at 64, 32 and 16 pixels, each the 2x2 average of the one before, its borders mirrored. Means
+The bank sees the image at 64, 32 and 16 pixels, each the 2x2 average of the one before, with mirrored borders. Means
 over 4x4 positions then make the three `levels`: [N, 16, 16, F], [N, 8, 8, F], [N, 4, 4, F], fine to coarse. `maps`
-[N, 8, 8, 3F] lays them over each other, the first averaged 2x2, the last repeated 2x2. `pooled` [N, 6F] is the mean of
-the maps over positions, then their standard deviation.
+[N, 8, 8, 3F] stacks them, the first averaged 2x2, the last repeated 2x2. `pooled` [N, 6F] is the mean of the maps over
+positions, then their standard deviation.
 """
 
 import numpy as np
 import tensorflow as tf
 
 SIDE = 64
-OPPONENTS = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, -1 / 2, 0], [-1 / 4, -1 / 4, 1 / 2]])  # rows: what is left of RGB
+OPPONENTS = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, -1 / 2, 0], [-1 / 4, -1 / 4, 1 / 2]])  # [channel, RGB]
 KERNEL_SIDE = 9
 ORIENTATIONS = 6
 
 
 def kernels():
-    """The bank's weights, [9, 9, 3, 21]; the channel is the slower half of the last axis, the kernel the faster."""
+    """The bank's weights, [9, 9, 3, 21]; the last axis has the channels in order, each with its seven kernels."""
     reach = KERNEL_SIDE // 2
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     blob = np.exp(-(x**2 + y**2) / (2 * 2.0**2))
@@ -37,11 +37,11 @@ def kernels():
 
 
 def levels(pictures, batch_size=128):
-    """Three maps of each picture, fine to coarse.
+    """Three maps of each image, fine to coarse.
 
     Args:
         pictures: uint8 [N, 64, 64, 3].
-        batch_size: pictures at a time; changes memory, not results.
+        batch_size: images at a time; changes memory, not results.
 
     Returns:
         float32 [N, 16, 16, 42], [N, 8, 8, 42] and [N, 4, 4, 42].
@@ -60,7 +60,7 @@ def pooled(pictures, batch_size=128):
 
 
 def answers(pictures, kind):
-    """What the bank makes of a tensor of pictures, in a graph: "features" as `pooled`, "maps" or "levels"."""
+    """The bank's answer to a tensor of images, in a graph: "features" as `pooled`, "maps" or "levels"."""
     return {"features": _pooled, "maps": _maps, "levels": _levels}[kind](pictures)
 
 
@@ -74,7 +74,7 @@ def _in_batches(function, pictures, batch_size):
 @tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
 def _levels(pictures):
     reach = KERNEL_SIDE // 2
-    image = tf.cast(pictures, tf.float32) / 255 - 0.5  # so that light has both signs, and no filter is zero everywhere
+    image = tf.cast(pictures, tf.float32) / 255 - 0.5  # so that light has both signs and no answer is always zero
     answers = []
     for scale in range(3):
         if scale:

@@ -1,12 +1,11 @@
-"""Your own data: a folder with one sub-folder of pictures a class, and a table of class attributes.
+"""Your own data: a folder with one sub-folder of images per class, and a table of class attributes.
 
 The table is a CSV or TSV `class,attr1,attr2,...`, or a `.npy` of text embeddings [C, A] with the names of the classes,
-one a line, in a `.txt` of the same stem. Classes with a row but no folder are unseen classes that a model can still
+one per line, in a `.txt` of the same stem. Classes with a row but no folder are unseen classes that a model can still
 recognise.
 """
 
 import csv
-import difflib
 import math
 import os
 import pathlib
@@ -15,14 +14,16 @@ import re
 import numpy as np
 
 from zslkeras.benchmarks import files, filters
-from zslkeras.benchmarks.benchmark import HELD_OUT_SHARE, Benchmark
-from zslkeras.errors import InputError
+from zslkeras.benchmarks.benchmark import Benchmark, draw_held_out
+from zslkeras.errors import InputError, brief, did_you_mean
 from zslkeras.images import decode
 
-FILTERS = "filters"  # the name, among features, of the built-in weight-free filter bank
-UNSEEN_SHARE = 0.2  # of the classes with pictures, where nothing else says which are unseen
+FILTERS = "filters"  # the built-in filter bank, as a name of features
+TABLES = ("classes.csv", "classes.tsv")
+UNSEEN_SHARE = 0.2  # of the classes with images, if nothing else says which are unseen
+_UNSEEN = "class names separated by commas, a file with one per line, or a fraction between 0 and 1"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-_CHUNK = 1024  # pictures decoded at a time
+_CHUNK = 1024  # images decoded at a time
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -42,11 +43,12 @@ def read(
 
     Args:
         name: its path.
-        root: not used: the path says where the data lies.
+        root: not used, as the path says where the data is.
         inputs: one of "features", "maps", "levels", "images".
         classes: the table; `<folder>/classes.csv` or `classes.tsv` if None.
-        unseen: class names separated by commas, or a fraction of the classes with pictures to draw; if None, the
-            classes without pictures, and where there are none, a fraction of UNSEEN_SHARE.
+        unseen: class names separated by commas, a file with one class name per line, or a fraction of the classes
+            with images, which are drawn. If None, the classes without images, or a fraction of UNSEEN_SHARE if all
+            have some. A text that is both a class and a file is the class.
         features: "filters" for the built-in filter bank, or the name of feature files in the folder.
         attribute_vectors: a .npy file, [A, V].
         normalize: whether class embeddings get L2 length one.
@@ -56,16 +58,12 @@ def read(
         A Benchmark of stage "final".
     """
     folder = pathlib.Path(name)
-    table = _table(folder, classes)
-    class_names, attribute_names, embeddings = read_table(table)
-    pictures, notes = _pictures(folder, class_names, table)
-    ids = {class_name: label for label, class_name in enumerate(class_names)}
-    labels = np.array([ids[os.path.dirname(picture)] for picture in pictures])
+    (class_names, attribute_names, embeddings), pictures, labels, notes = _contents(folder, classes)
     with_pictures = np.unique(labels)
     unseen_classes, drawn = _unseen(unseen, class_names, with_pictures, seed)
     train, test_seen, test_unseen = _split(labels, unseen_classes, seed)
 
-    # The rows are those of whatever holds the inputs, so that a map file is never copied to be reordered.
+    # The rows keep the order of the file that holds the inputs, so that maps are never copied to be reordered.
     arrays, finite, order, rows, features, chosen = _inputs(folder, inputs, features, pictures)
     row_labels = np.full(rows, -1, np.int32)
     row_labels[order[order >= 0]] = labels[order >= 0]
@@ -93,13 +91,11 @@ def read(
 
 
 def pictures(name, root, *, classes=None):
-    """The pictures of your folder, for features to be made of; args as for `read`. Returns files.Pictures."""
+    """The images of your folder, to make features of; arguments as for `read`. Returns files.Pictures."""
     folder = pathlib.Path(name)
-    table = _table(folder, classes)
-    class_names, _, _ = read_table(table)
-    found, notes = _pictures(folder, class_names, table)
-    labels = np.array([class_names.index(os.path.dirname(picture)) + 1 for picture in found])
-    return files.Pictures(folder, tuple(found), tuple(str(folder / picture) for picture in found), labels, tuple(notes))
+    _, found, labels, notes = _contents(folder, classes)
+    paths = tuple(str(folder / picture) for picture in found)
+    return files.Pictures(folder, tuple(found), paths, labels + 1, tuple(notes))
 
 
 def read_table(path):
@@ -107,52 +103,55 @@ def read_table(path):
     return _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
 
 
+def _contents(folder, classes):
+    """What `read_table` returns, the images "class/file" in a fixed order, their labels, and notes."""
+    table = _table(folder, classes)
+    rows = read_table(table)
+    ids = {class_name: label for label, class_name in enumerate(rows[0])}
+    pictures, notes = _pictures(folder, rows[0], table)
+    return rows, pictures, np.array([ids[os.path.dirname(picture)] for picture in pictures]), notes
+
+
 def _table(folder, classes):
-    if not folder.is_dir():
-        raise InputError(f"dataset: no folder {folder}; wanted one with a sub-folder of pictures for each class")
-    choices = [pathlib.Path(classes)] if classes is not None else [folder / "classes.csv", folder / "classes.tsv"]
+    choices = [folder / name for name in TABLES] if classes is None else [pathlib.Path(classes)]
     for choice in choices:
         if choice.is_file():
             return choice
-    raise InputError(
-        f"classes: no file {' or '.join(map(str, choices))}; wanted a table with the header class,attr1,attr2,... "
-        "and one line a class (--classes says where it lies)"
-    )
+    wanted = "a table with the header class,attr1,attr2,... and one line per class"
+    if classes is None:
+        wanted += ", or att_splits.mat if the folder is in the field's own format"
+    raise InputError(f"classes: no file {' or '.join(map(str, choices))}; wanted {wanted}")
 
 
 def _read_npy(path):
     embeddings, listed = files.read_matrix(path), path.with_suffix(".txt")
-    try:
-        names = listed.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{listed}: cannot be read ({error}); wanted the classes of {path}, one a line") from error
+    names = [name for _, name in files.read_lines(listed, f"the classes of {path}, one per line, in UTF-8")]
     if len(names) != len(embeddings):
-        raise InputError(f"{listed}: {len(names)} classes; wanted {len(embeddings)}, one a row of {path}")
-    return _different(listed, "class", names), (), embeddings
+        raise InputError(f"{listed}: {len(names)} classes; wanted {len(embeddings)}, one per row of {path}")
+    return files.different(listed, "class", names), (), embeddings
 
 
 def _read_csv(path):
-    """Class names, attribute names and the [C, A] values of a table."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            # The delimiter is what follows the first word, so that a comma inside a quoted name cannot mislead.
+            # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
             header = stream.readline()
             found = re.match(r'("?)class\1([,;\t])', header, re.IGNORECASE)
             if not found:
                 raise InputError(f"{path}: line 1 is {header[:40]!r}; wanted the header class,attr1,attr2,...")
             stream.seek(0)
             reader = csv.reader(stream, delimiter=found[2], strict=True)
-            attributes = _different(path, "column", next(reader)[1:])
+            attributes = files.different(path, "column", next(reader)[1:])
             names, rows = [], []
             for cells in reader:
                 if any(cells):
                     names.append(cells[0])
                     rows.append(_numbers(f"{path}: line {reader.line_num}", cells, attributes))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted a CSV or TSV in UTF-8") from error
+        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a CSV or TSV in UTF-8") from error
     if not rows:
-        raise InputError(f"{path}: no line after the header; wanted one a class")
-    return _different(path, "class", names), attributes, np.array(rows, np.float32)
+        raise InputError(f"{path}: no line after the header; wanted one per class")
+    return files.different(path, "class", names), attributes, np.array(rows, np.float32)
 
 
 def _numbers(where, cells, attributes):
@@ -169,21 +168,12 @@ def _numbers(where, cells, attributes):
     return numbers
 
 
-def _different(path, what, names):
-    for name in names:
-        if not name.strip():
-            raise InputError(f"{path}: a {what} has no name; wanted one for each")
-        if names.count(name) > 1:
-            raise InputError(f"{path}: {what} {name} stands there {names.count(name)} times; wanted once")
-    return tuple(names)
-
-
 def _pictures(folder, class_names, table):
-    """Paths "class/file" in a fixed order, and a note on what was skipped."""
+    """Images "class/file" in a fixed order, and a note on what was skipped."""
     pictures, skipped = [], []
     for directory in sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."):
         if directory.name not in class_names:
-            raise InputError(f"{directory}: no row for it in {table}{_nearest(directory.name, class_names)}")
+            raise InputError(f"{directory}: no row for it in {table}; {did_you_mean(directory.name, class_names)}")
         found = []
         for entry in sorted(os.listdir(directory)):
             if os.path.splitext(entry)[1].lower() in _SUFFIXES:
@@ -191,11 +181,11 @@ def _pictures(folder, class_names, table):
             elif entry[0] != ".":
                 skipped.append(f"{directory.name}/{entry}")
         if not found:
-            raise InputError(f"{directory}: no picture in it; wanted one, or no folder for a class without pictures")
+            raise InputError(f"{directory}: no image in it; wanted one, or no folder for a class without images")
         pictures += [f"{directory.name}/{entry}" for entry in found]
     if not pictures:
-        raise InputError(f"{folder}: no sub-folder of pictures; wanted one for each class that has pictures")
-    return pictures, [f"skipped as no pictures: {len(skipped)} files, first {skipped[0]}"] if skipped else []
+        raise InputError(f"{folder}: no sub-folder of images; wanted one for each class that has images")
+    return pictures, [f"skipped, as they are no images: {len(skipped)} files, first {skipped[0]}"] if skipped else []
 
 
 def _unseen(wanted, class_names, with_pictures, seed):
@@ -203,25 +193,22 @@ def _unseen(wanted, class_names, with_pictures, seed):
     without = np.setdiff1d(np.arange(len(class_names)), with_pictures)
     if wanted is None and len(without):
         return without, None
-    share = _share(UNSEEN_SHARE if wanted is None else wanted, class_names)
+    wanted = str(UNSEEN_SHARE if wanted is None else wanted)
+    share = _share(wanted, class_names)
     if share is None:
-        named = [name.strip() for name in next(csv.reader([wanted], skipinitialspace=True))]
-        for name in named or [""]:
-            if name not in class_names:
-                raise InputError(f"unseen: no class {name!r}{_nearest(name, class_names)}")
-        chosen, note = [class_names.index(name) for name in named], None
+        chosen, note = [class_names.index(name) for name in _named(wanted, class_names)], None
     else:
         count = max(1, min(len(with_pictures) - 1, round(share * len(with_pictures))))
         chosen = np.sort(np.random.default_rng([seed, 0]).choice(with_pictures, count, replace=False))
         note = f"unseen classes drawn (seed {seed}): {', '.join(class_names[label] for label in chosen)}"
     unseen = np.union1d(chosen, without).astype(int)
     if not len(np.setdiff1d(with_pictures, unseen)):
-        raise InputError(f"unseen: all {len(with_pictures)} classes with pictures; wanted one left to train on")
+        raise InputError(f"unseen: got all {len(with_pictures)} classes with images; wanted one left to train on")
     return unseen, note
 
 
 def _share(wanted, class_names):
-    """`wanted` as a fraction, or None if it is a list of names."""
+    """`wanted` as a fraction, or None if it is something else."""
     try:
         share = float(wanted)
     except ValueError:
@@ -229,34 +216,49 @@ def _share(wanted, class_names):
     if wanted in class_names:
         return None
     if not 0 < share < 1:
-        raise InputError(f"unseen: got {wanted}; wanted class names or a fraction between 0 and 1")
+        raise InputError(f"unseen: got {wanted}; wanted {_UNSEEN}")
     return share
 
 
-def _nearest(name, names):
-    near = difflib.get_close_matches(name, names, 1)
-    return (
-        f"; did you mean {near[0]}?" if near else f"; wanted one of {', '.join(names[:5])}{', ...' * (len(names) > 5)}"
-    )
+def _named(wanted, class_names):
+    """The classes that `wanted` lists, or the file that it names."""
+    listed = ",".join(wanted.splitlines())  # lines come from "$(cat FILE)"
+    names = [name.strip() for name in next(csv.reader([listed], skipinitialspace=True))] or [""]
+    unknown = next((name for name in names if name not in class_names), None)
+    if unknown is None:
+        return names
+    if os.path.isfile(wanted):
+        return _in_file(pathlib.Path(wanted), class_names)
+    if os.sep in unknown or wanted.endswith(".txt"):
+        raise InputError(f"unseen: no file {wanted}; wanted {_UNSEEN}")
+    raise InputError(f"unseen: no class {unknown!r}; {did_you_mean(unknown, class_names)}")
+
+
+def _in_file(path, class_names):
+    lines = {}
+    for number, name in files.read_lines(path, "the unseen classes, one per line, in UTF-8"):
+        if name not in class_names:
+            raise InputError(f"{path}: line {number}: no class {name!r}; {did_you_mean(name, class_names)}")
+        if name in lines:
+            raise InputError(f"{path}: line {number}: class {name} is on line {lines[name]} too; wanted it once")
+        lines[name] = number
+    if not lines:
+        raise InputError(f"{path}: no class in it; wanted the unseen ones, one per line")
+    return list(lines)
 
 
 def _split(labels, unseen_classes, seed):
-    """Picture numbers of train, test_seen and test_unseen; a lone picture of a seen class is trained on."""
-    generator = np.random.default_rng([seed, 1])
+    """Row ids of train, test_seen and test_unseen."""
+    rows, seen_classes = np.arange(len(labels)), np.setdiff1d(labels, unseen_classes)
     test_unseen = np.flatnonzero(np.isin(labels, unseen_classes))
-    test_seen = []
-    for label in np.setdiff1d(labels, unseen_classes):
-        rows = np.flatnonzero(labels == label)
-        count = max(1, round(HELD_OUT_SHARE * len(rows))) if len(rows) > 1 else 0
-        test_seen.append(generator.choice(rows, count, replace=False))
-    test_seen = np.sort(np.concatenate(test_seen))
-    return np.setdiff1d(np.arange(len(labels)), np.concatenate([test_seen, test_unseen])), test_seen, test_unseen
+    test_seen = draw_held_out(rows, labels, seen_classes, np.random.default_rng([seed, 1]))
+    return np.setdiff1d(rows, np.concatenate([test_seen, test_unseen])), test_seen, test_unseen
 
 
 def _inputs(folder, kind, features, pictures):
-    """The inputs, whether they are finite, the row of each picture in them, how many rows, their extractor, a note.
+    """The inputs, whether they are finite, the row of each image in them, how many rows, their extractor, a note.
 
-    A picture that the features leave out because it did not decode has row -1.
+    An image that the features leave out because it does not decode has row -1.
     """
     count, same, note = len(pictures), np.arange(len(pictures)), None
     if kind == "images":
@@ -273,7 +275,7 @@ def _inputs(folder, kind, features, pictures):
         lacking = " and ".join(path.name for path in missing) or "labels.mat with image_files"
         raise InputError(
             f"{folder}: missing {lacking}; {files.how_to_get(folder, kind, os.path.join(folder, ''))}, "
-            f"or pass --features {FILTERS} for the built-in filter bank without weights"
+            f"or pass features={FILTERS} for the built-in filter bank without weights"
         )
     fields = files.read_mat(rows_file, ["image_files"], ["skipped_files"])
     recorded, skipped = fields["image_files"], fields.get("skipped_files", [])
@@ -281,10 +283,10 @@ def _inputs(folder, kind, features, pictures):
     rows |= {_class_and_file(file): row for row, file in enumerate(recorded)}
     absent = [picture for picture in pictures if picture not in rows]
     if skipped:
-        lack = f"{rows_file.name} leaves out {len(skipped)} pictures, first {skipped[0]}"
+        lack = f"{rows_file.name} leaves out {len(skipped)} images, first {skipped[0]}"
         note = lack if note is None else f"{note}; {lack}"
     if absent:
-        got = f"image_files lacks {len(absent)} of {count} pictures of {folder}, first {absent[0]}"
+        got = f"image_files lacks {len(absent)} of {count} images of {folder}, first {absent[0]}"
         raise InputError(f"{rows_file}: {got}; wanted all of them: make the features again")
     arrays, finite = files.read_inputs(folder, kind, features, len(recorded))
     return arrays, finite, np.array([rows[picture] for picture in pictures]), len(recorded), features, note

@@ -1,16 +1,16 @@
 """The embedded benchmark: 50 classes of drawn shapes, each a combination of 33 named attributes.
 
-A class is a row of attribute values in 0..1, and these values are what draws it. `form` weights blend the outlines of
-two forms, `hue` weights two neighbouring colours, `texture` weights two patterns; `count` weights are the shares of
-pictures with one, two or three objects; every other attribute is a strength. The form, the hue and the texture that
-weigh most name the class. No two classes share all three, and each of them is found among the classes trained on in
-stage tune, so an unseen class is a new combination of known parts.
+A class is a row of attribute values in 0..1, from which its images are drawn. `form` weights blend the outlines of two
+forms, `hue` weights two neighbouring colours, `texture` weights two patterns; `count` weights are the shares of images
+with one, two or three objects; every other attribute is a strength. The form, the hue and the texture with the largest
+weights name the class. No two classes share all three, and stage tune trains on classes with each of them, so an unseen
+class is a new combination of known parts.
 
-A picture varies around its class (`JITTER`) and has nuisance that no attribute tells of: place, strength and direction
-of light, tint of the whole and of the background, clutter behind and in front, noise.
+An image varies around its class (`JITTER`), and in ways that no attribute describes: place, strength and direction of
+light, tint of the whole and of the background, clutter behind and in front, noise.
 
-Pictures depend on VERSION and draw alone, to the byte and on any machine: pixels see only operations that IEEE 754
-rounds correctly (+ - * /, sqrt, min, max, floor), and sines are taken once a picture and rounded.
+Images depend on VERSION and draw only, and are the same to the byte on any machine: pixels are computed with operations
+that IEEE 754 rounds correctly (+ - * /, sqrt, min, max, floor), and sines are computed once per image and rounded.
 """
 
 import itertools
@@ -21,9 +21,9 @@ import numpy as np
 from zslkeras import atomic
 from zslkeras.benchmarks import filters
 from zslkeras.benchmarks.benchmark import Benchmark
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, brief
 
-VERSION = 1  # another picture, class or split is another version, and every published row is measured again
+VERSION = 1  # any change of an image, class or split needs a new version, and every published row measured again
 
 GROUPS = {
     "form": ("circle", "square", "triangle", "star", "ring", "cross"),
@@ -36,16 +36,16 @@ GROUPS = {
     "background": ("background light", "background warm", "background graded", "background grainy"),
 }
 ATTRIBUTES = tuple(itertools.chain.from_iterable(GROUPS.values()))
-LEAST_SHARE = {"form": 0.75, "hue": 0.65, "texture": 0.7, "count": 0.8}  # of the main value, where a group sums to one
+LEAST_SHARE = {"form": 0.75, "hue": 0.65, "texture": 0.7, "count": 0.8}  # of the main value, in groups that sum to 1
 NAMING = "hue", "texture", "form"
 VECTOR_DIM = 24
 
 ROLES = {"train": 30, "validation": 10, "unseen": 10}  # classes
-PICTURES = 50, 70  # a class has, both ends included
+PICTURES = 50, 70  # least and most images of a class
 TEST_SHARE = 0.2
 SIDE = filters.SIDE
 
-JITTER = 0.3  # how far a picture's value may lie from its class's
+JITTER = 0.3  # how far an image's value may be from its class's
 STICKS_BEHIND, STICKS_IN_FRONT = 6, 2
 CORNERS = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], np.float32)  # the hues in RGB
 PLACES = np.array(  # (x, y) of the objects of a single, a pair and a trio
@@ -70,7 +70,7 @@ def read(name, root, inputs, *, draw=0):
         name: of the benchmark, "shapes".
         root: the data root.
         inputs: "images" uint8 [N, 64, 64, 3], or what `filters` makes of them: "features", "maps" or "levels".
-        draw: 0 is the benchmark; another number draws other classes, other pictures and another split.
+        draw: 0 is the benchmark; another number draws other classes, other images and another split.
 
     Returns:
         A Benchmark.
@@ -79,7 +79,7 @@ def read(name, root, inputs, *, draw=0):
     arrays = _stored(root, draw, inputs)
     labels = np.repeat(np.arange(len(names), dtype=np.int32), sizes)
     place_in_class = np.concatenate([np.arange(size) for size in sizes])
-    # The pictures of a class are independent draws, so its first fifth is as good as any other.
+    # The images of a class are independent draws, so its first fifth is as good as any other.
     held_out = place_in_class < np.round(TEST_SHARE * sizes)[labels]
     unseen = roles[labels] == "unseen"
     return Benchmark(
@@ -104,12 +104,12 @@ def read(name, root, inputs, *, draw=0):
 
 
 def object_masks(root, draw=0):
-    """Where the objects are, bool [N, 64, 64] in the rows of `read`: with their outline, without their shadow."""
+    """Where the objects are, bool [N, 64, 64] in the row order of `read`: with their outline, without their shadow."""
     return _stored(root, draw, "images")[1]
 
 
 def class_table(draw=0):
-    """The classes: embeddings [50, 33], names, roles (keys of ROLES) [50] and numbers of pictures [50]."""
+    """The classes: embeddings [50, 33], names, roles (keys of ROLES) [50] and numbers of images [50]."""
     if not isinstance(draw, int) or draw < 0:
         raise InputError(f"draw: got {draw!r}; wanted 0, 1, 2, ...")
     generator = _generator(draw, 0)
@@ -119,14 +119,14 @@ def class_table(draw=0):
         chosen = combinations[np.argsort(generator.random(len(combinations)), kind="stable")[:number]]
         parts = zip(chosen[: ROLES["train"]].T, NAMING, strict=True)
         trained = [np.bincount(main, minlength=len(GROUPS[group])) for main, group in parts]
-        if min(counts.min() for counts in trained) >= 3:  # classes to learn each form, hue and texture from
+        if min(counts.min() for counts in trained) >= 3:  # three classes to learn each form, hue and texture from
             break
     main_of = dict(zip(NAMING, chosen.T, strict=True), count=generator.integers(len(GROUPS["count"]), size=number))
     blocks = []
     for group, members in GROUPS.items():
         block = generator.random((number, len(members)))
         if group in LEAST_SHARE:
-            # A hue mixes with its neighbours on the circle only; anything else with any other of its group.
+            # A hue mixes only with its neighbours on the circle, any other value with all of its group.
             steps = np.array([1, len(members) - 1]) if group == "hue" else np.arange(1, len(members))
             other = (main_of[group] + steps[generator.integers(len(steps), size=number)]) % len(members)
             share = 1 - (1 - LEAST_SHARE[group]) * block[:, :1]
@@ -137,12 +137,12 @@ def class_table(draw=0):
     names = ["-".join(GROUPS[group][i] for group, i in zip(NAMING, row, strict=True)) for row in chosen]
     roles = np.repeat(list(ROLES), list(ROLES.values()))
     sizes = generator.integers(PICTURES[0], PICTURES[1] + 1, size=number)
-    order = np.argsort(names)  # an id tells nothing of the role
+    order = np.argsort(names)  # so that an id says nothing about the role
     return embeddings[order], tuple(names[i] for i in order), roles[order], sizes[order]
 
 
 def _attribute_vectors():
-    """[33, VECTOR_DIM], of length one: what the attributes of a group share, plus each one's own direction."""
+    """[33, VECTOR_DIM], of length one: a direction that the group's attributes share, plus one of each attribute."""
     generator = np.random.Generator(np.random.PCG64(VERSION))
     shared = np.repeat(generator.random((len(GROUPS), VECTOR_DIM)) - 0.5, [len(g) for g in GROUPS.values()], axis=0)
     vectors = shared + generator.random((len(ATTRIBUTES), VECTOR_DIM)) - 0.5
@@ -150,15 +150,15 @@ def _attribute_vectors():
 
 
 def draw_class(embedding, size, generator):
-    """Draws `size` pictures of one class.
+    """Draws `size` images of one class.
 
     Args:
         embedding: [33], the class's attribute values.
-        size: how many pictures.
+        size: how many images.
         generator: a numpy Generator.
 
     Returns:
-        Pictures uint8 [size, 64, 64, 3] and object masks bool [size, 64, 64].
+        Images uint8 [size, 64, 64, 3] and object masks bool [size, 64, 64].
     """
     values = _picture_values(embedding, size, generator)
     distance = _objects(values, generator)
@@ -186,7 +186,7 @@ def draw_class(embedding, size, generator):
 
 
 def _picture_values(embedding, size, generator):
-    """Attribute name -> [size, 1, 1]: the class's values, jittered, mixtures again summing to one."""
+    """Attribute name -> [size, 1, 1]: the class's values with jitter, in mixtures that again sum to one."""
     noise = generator.random((size, len(embedding))) + generator.random((size, len(embedding))) - 1
     values = np.clip(embedding + JITTER * noise, 0, 1)
     for group in LEAST_SHARE:
@@ -219,7 +219,7 @@ def _objects(values, generator):
 
 
 def _star(x, y):
-    # Five lines bound a pentagram, and its points lie beyond one of them at most: the second largest distance decides.
+    # Five lines bound a pentagram. A point in it is beyond at most one of them, so the second largest distance decides.
     largest = second = np.full_like(x, -np.inf)
     for normal in PENTAGRAM:
         line = x * normal[0] + y * normal[1]
@@ -278,7 +278,7 @@ def _background(values, generator):
 
 
 def _stick(size, generator):
-    """Clutter: the cover of one stick a picture, anywhere, [n, 64, 64]."""
+    """Clutter: the cover of one stick per image, anywhere, [n, 64, 64]."""
     place = _uniform(generator, 0, SIDE, size, 2)
     x, y = X - place[..., 0], Y - place[..., 1]
     cosine, sine = _direction(_uniform(generator, 0, 180, size))
@@ -287,13 +287,13 @@ def _stick(size, generator):
 
 
 def _slope(generator, height, size):
-    """A plane through zero in the middle, rising `height` from there to a border, in any direction, [n, 64, 64]."""
+    """A plane that is zero in the middle and rises by `height` to a border, in any direction, [n, 64, 64]."""
     cosine, sine = _direction(_uniform(generator, 0, 360, size))
     return height * ((X / SIDE - 0.5) * cosine + (Y / SIDE - 0.5) * sine) * 2
 
 
 def _cover(distance):
-    """Share of a pixel that lies inside an outline at this signed distance."""
+    """Share of a pixel that is inside an outline at this signed distance."""
     return np.clip(0.5 - distance, 0, 1)
 
 
@@ -308,7 +308,7 @@ def _direction(degrees):
 
 
 def _uniform(generator, low, high, size, *channels):
-    """[size, 1, 1] or [size, 1, 1, channels], one value a picture."""
+    """[size, 1, 1] or [size, 1, 1, channels], one value per image."""
     return low + (high - low) * generator.random((size, 1, 1, *channels), dtype=np.float32)
 
 
@@ -321,7 +321,7 @@ def _folder(root, draw):
 
 
 def _stored(root, draw, inputs):
-    """Memory maps of what FILES lists for this kind of input; where a file is missing, all of them are made."""
+    """Memory maps of the files that FILES lists for this kind of input; if one is missing, all are made."""
     folder = _folder(root, draw)
     paths = [folder / f"{name}.npy" for name in FILES[inputs]]
     try:
@@ -354,4 +354,4 @@ def _open(path):
     try:
         return np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
+        raise InputError(f"{path}: damaged ({brief(error)}); delete it, and it is made again") from error

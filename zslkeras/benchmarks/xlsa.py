@@ -1,26 +1,27 @@
-"""The field's six benchmarks, in the files that the field shares: `<root>/<NAME>/`.
+"""The field's own files: its six benchmarks in `<root>/<NAME>/`, or a benchmark of yours in any folder.
 
 `<features>.mat` holds features [D, N], labels and image_files; `<features>_maps.npy` and `<features>_<layer>.npy` hold
-maps in the same row order; `labels.mat` stands in where there is no pooled file. `<splits>.mat` holds the class
-embeddings and, as 1-based row numbers, the proposed split of Xian et al., "Zero-Shot Learning: A Comprehensive
-Evaluation of the Good, the Bad and the Ugly" (TPAMI 2018). Rows whose pictures did not decode are named by the
-features in `skipped_rows`: the split goes without them.
+maps in the same row order; `labels.mat` replaces a missing pooled file. `<splits>.mat` holds the class embeddings and,
+as 1-based row numbers, the split; the six have the proposed split of Xian et al., "Zero-Shot Learning: A Comprehensive
+Evaluation of the Good, the Bad and the Ugly" (TPAMI 2018). Features name the rows whose images did not decode in
+`skipped_rows`, and the split loses these rows.
 """
 
 import itertools
 import os
+import pathlib
 import re
 
 import numpy as np
 
-from zslkeras.benchmarks import files
+from zslkeras import atomic
+from zslkeras.benchmarks import archives, files
 from zslkeras.benchmarks.benchmark import Benchmark
 from zslkeras.errors import InputError
+from zslkeras.names import NEGATIVES
 
-NAMES = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")
-NEGATIVES = ("keep", "zero")
+SPLITS = ("att_splits", "sent_splits")  # as the field calls them
 _LOCS = {"train": "trainval_loc", "test_seen": "test_seen_loc", "test_unseen": "test_unseen_loc"}
-_ARCHIVES = {"FLO": "cvpr18xian.zip"}  # the others are in xlsa17.zip
 _FLOWERS = ("setid.mat", "imagelabels.mat")  # as the Oxford flowers are published
 _FLOWER_PARTS = ("trnid", "valid", "tstid")  # in the order in which FLO's split counts them
 
@@ -37,15 +38,16 @@ def read(
     normalize=True,
     negatives="keep",
 ):
-    """Reads one of `NAMES`.
+    """Reads a benchmark in the field's own files.
 
     Args:
-        name: any case.
-        root: the folder that holds `<NAME>/`.
+        name: one of the field's six in any case, or the path of a folder, whose own name in lower case is then the
+            benchmark's.
+        root: the folder that holds `<NAME>/`; not used for a path.
         inputs: one of "features", "maps", "levels", "images".
-        features: the extractor's name; "res101" where it is there, else the only one there.
-        splits: "att_splits" or "sent_splits".
-        images: the folder that image_files is looked up in; `<NAME>/jpg`, `<NAME>/images` or `<NAME>` itself if None.
+        features: the extractor's name; if None, "res101" if that is there, else the only one there.
+        splits: "att_splits", "sent_splits" or the name of a file of your own.
+        images: the folder in which image_files are found; `<NAME>/jpg`, `<NAME>/images` or `<NAME>` itself if None.
         attribute_vectors: a .npy file, [A, V].
         normalize: whether class embeddings get L2 length one.
         negatives: "keep", or "zero" to set negative attributes to zero before that.
@@ -53,17 +55,16 @@ def read(
     Returns:
         A Benchmark of stage "final".
     """
-    dataset = name.lower()
     if negatives not in NEGATIVES:
         raise InputError(f"negatives: got {negatives!r}; wanted one of {', '.join(NEGATIVES)}")
-    folder = _folder(root, name.upper())
+    folder = _folder(name, root)
     splits_file = folder / f"{files.plain_name('splits', splits)}.mat"
     if features is not None:
         files.plain_name("features", features)
     note = None
     if inputs != "images":
         features, note = files.choose_features(folder, inputs, features)
-    rows_file = _require_files(dataset, folder, inputs, features, splits_file)
+    rows_file = _require_files(name, folder, inputs, features, splits_file)
 
     fields = files.read_mat(splits_file, ["att", *_LOCS.values()], ["allclasses_names", "train_loc", "val_loc"])
     embeddings = fields["att"].T.astype(np.float32)
@@ -81,7 +82,7 @@ def read(
     _check_split(splits_file, rows_file, labels, locs, names)
     validation, doubt = _validation_classes(labels, locs)
     counts = ", ".join(f"{gone[loc].sum()} of {loc}" for loc in _LOCS.values())
-    lack = f"{rows_file.name} leaves out {len(skipped)} pictures: {counts}" if len(skipped) else None
+    lack = f"{rows_file.name} leaves out {len(skipped)} images: {counts}" if len(skipped) else None
 
     vectors = None if attribute_vectors is None else files.read_matrix(attribute_vectors, embeddings.shape[1])
     if inputs == "images":
@@ -91,7 +92,7 @@ def read(
         arrays, finite = files.read_inputs(folder, inputs, features, len(labels))
         source = files.inputs_files(folder, inputs, features)[0]
     return Benchmark(
-        name=dataset,
+        name=_name(folder),
         source=str(source),
         kind=inputs,
         inputs=arrays,
@@ -111,7 +112,7 @@ def read(
 
 
 def pictures(name, root, *, splits="att_splits", images=None):
-    """The pictures of one of `NAMES` in the order that its split counts, and no other.
+    """The images of a benchmark in the row order of its split, which is the only right one.
 
     Args:
         name, root, splits, images: as for `read`.
@@ -119,11 +120,12 @@ def pictures(name, root, *, splits="att_splits", images=None):
     Returns:
         files.Pictures.
     """
-    dataset, folder = name.lower(), _folder(root, name.upper())
+    folder = _folder(name, root)
     splits_file = folder / f"{files.plain_name('splits', splits)}.mat"
     if not splits_file.is_file():
-        raise InputError(f"{dataset}: missing {splits_file.name} in {folder}; {_where_to_get(folder)}")
-    source, recorded, labels = _order(dataset, folder)
+        got = f"{_name(folder)}: missing {splits_file.name} in {folder}"
+        raise InputError("; ".join([got, *_where_to_get(name)]))
+    source, recorded, labels = _order(name, folder)
     fields = files.read_mat(splits_file, ["att", *_LOCS.values()], ["allclasses_names"])
     names = _class_names(folder, splits_file, fields, fields["att"].shape[1])
     labels = files.ids(source, "labels", labels, len(names), f"the classes of {splits_file}")
@@ -132,9 +134,10 @@ def pictures(name, root, *, splits="att_splits", images=None):
     return files.Pictures(folder, tuple(recorded), tuple(map(str, paths)), labels + 1)
 
 
-def _order(dataset, folder):
-    """What tells which picture is which row: that file, the pictures' names, and their labels."""
-    if dataset == "flo" and all((folder / file).is_file() for file in _FLOWERS):
+def _order(name, folder):
+    """The file that says which image is which row, the images' names, and their labels."""
+    is_flowers = _name(folder) == "flo"
+    if is_flowers and all((folder / file).is_file() for file in _FLOWERS):
         return _flowers(*(folder / file for file in _FLOWERS))
     candidates = [folder / "labels.mat", folder / f"{files.DEFAULT_FEATURES}.mat", *sorted(folder.glob("*.mat"))]
     for path in dict.fromkeys(path for path in candidates if path.is_file()):
@@ -142,42 +145,44 @@ def _order(dataset, folder):
         if fields.keys() == {"labels", "image_files"}:
             return path, fields["image_files"], fields["labels"]
     wanted = "labels.mat or a feature file, with labels and image_files"
-    wanted += f", or {' and '.join(_FLOWERS)}" if dataset == "flo" else ""
-    raise InputError(
-        f"{dataset}: nothing in {folder} tells which picture is which row; wanted {wanted}; {_where_to_get(folder)}"
-    )
+    wanted += f", or {' and '.join(_FLOWERS)}" if is_flowers else ""
+    got = f"{_name(folder)}: no file in {folder} says which image is which row"
+    raise InputError("; ".join([got, f"wanted {wanted}", *_where_to_get(name)]))
 
 
 def _flowers(setid, imagelabels):
-    """The row order of FLO: picture numbers of the original parts, one after the other."""
+    """The row order of FLO: image numbers of the original parts, one after the other."""
     parts = files.read_mat(setid, list(_FLOWER_PARTS))
     labels = files.read_mat(imagelabels, ["labels"])["labels"].ravel()
-    numbers = [files.ids(setid, part, parts[part], len(labels), f"pictures of {imagelabels}") for part in _FLOWER_PARTS]
+    numbers = [files.ids(setid, part, parts[part], len(labels), f"images of {imagelabels}") for part in _FLOWER_PARTS]
     numbers = np.concatenate(numbers)
     if not np.array_equal(np.sort(numbers), np.arange(len(labels))):
         got = f"{', '.join(_FLOWER_PARTS)} hold {len(numbers)} numbers, {len(np.unique(numbers))} of them different"
-        raise InputError(f"{setid}: {got}; wanted each of the {len(labels)} pictures of {imagelabels} once")
+        raise InputError(f"{setid}: {got}; wanted each of the {len(labels)} images of {imagelabels} once")
     return setid, [f"jpg/image_{number + 1:05d}.jpg" for number in numbers], labels[numbers][:, None]
 
 
-def _where_to_get(folder):
-    archive = _ARCHIVES.get(folder.name.upper(), "xlsa17.zip")
-    return (
-        f"$ZSLKERAS_DATA says where {folder.name}/ lies; "
-        f"https://datasets.d2.mpi-inf.mpg.de/xian/{archive} holds att_splits.mat and res101.mat, "
-        "which --download of experiments.prepare fetches"
-    )
+def _where_to_get(name):
+    """Parts of a sentence; none for a folder of your own."""
+    if files.is_path(name):
+        return []
+    url = archives.DATASETS[name.upper()][0].archive.url
+    return [
+        f"$ZSLKERAS_DATA names the folder that holds {name.upper()}/",
+        f"`zslkeras prepare --dataset {name.lower()} --download` fetches att_splits.mat and res101.mat from {url}",
+    ]
 
 
-def _folder(root, name):
-    """`<root>/<NAME>`, or the sub-folder that differs from it in case only (aPY, AwA2)."""
-    if not (root / name).is_dir() and root.is_dir():
-        return next((path for path in sorted(root.iterdir()) if path.name.upper() == name), root / name)
-    return root / name
+def _folder(name, root):
+    return pathlib.Path(name) if files.is_path(name) else archives.folder(root, name.upper())
 
 
-def _require_files(dataset, folder, inputs, features, splits_file):
-    """Names every missing file in one sentence; returns the file that tells the rows."""
+def _name(folder):
+    return os.path.basename(os.path.abspath(folder)).lower()
+
+
+def _require_files(name, folder, inputs, features, splits_file):
+    """Names every missing file in one sentence; returns the file that says what the rows are."""
     rows_file = files.rows_file(folder, features)
     wanted = [splits_file]
     if inputs != "images":
@@ -188,28 +193,24 @@ def _require_files(dataset, folder, inputs, features, splits_file):
     if not missing:
         return rows_file
     kind = "features" if inputs == "images" else inputs
-    raise InputError(
-        f"{dataset}: missing {' and '.join(missing)} in {folder}; {_where_to_get(folder)}; "
-        f"for other {kind} {files.how_to_get(folder, kind, dataset)}"
-    )
+    got = f"{_name(folder)}: missing {' and '.join(missing)} in {folder}"
+    how = f"for other {kind} {files.how_to_get(folder, kind, name)}"
+    raise InputError("; ".join([got, *_where_to_get(name), how]))
 
 
 def _class_names(folder, path, fields, count):
     names = fields.get("allclasses_names")
     if names is None:
-        # FLO's split names no class; this list of the Oxford flowers, by label, travels with many copies of them.
-        known = files.read_json(folder / "cat_to_name.json")
+        # FLO's split names no class; many copies of the Oxford flowers come with this list of their names by label.
+        known = atomic.read_json(folder / "cat_to_name.json")
         names = [str(known.get(str(label), f"class {label}")) for label in range(1, count + 1)]
     if len(names) != count:
-        raise InputError(f"{path}: allclasses_names has {len(names)}; wanted {count}, one a column of att")
-    if len(set(names)) < count:
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path}: allclasses_names has {twice} twice; wanted different names")
-    return tuple(names)
+        raise InputError(f"{path}: allclasses_names has {len(names)}; wanted {count}, one per column of att")
+    return files.different(path, "class", names)
 
 
 def _labels(folder, path, count, splits_file):
-    """[N] class ids, and the rows of the split that the file leaves out; where labels.mat is there too, it agrees."""
+    """[N] class ids, and the rows of the split that the file leaves out; refuses labels that labels.mat contradicts."""
     fields, what = files.read_mat(path, ["labels"], ["skipped_rows"]), f"the classes of {splits_file}"
     labels, skipped = files.ids(path, "labels", fields["labels"], count, what), np.empty(0, np.int64)
     if "skipped_rows" in fields:
@@ -244,20 +245,20 @@ def _check_split(path, rows_file, labels, locs, names):
             got = f"{first} and {second} share {len(both)} rows, first {both[0] + 1}"
             raise InputError(f"{path}: {got}; wanted none shared")
     seen, unseen = np.unique(labels[train]), np.unique(labels[test_unseen])
-    order = f"the rows of {rows_file} seem to stand in another order than the split counts"
+    order = f"the rows of {rows_file} seem to be in another order than the split counts"
     both = np.intersect1d(seen, unseen)
     if len(both):
         raise InputError(f"{path}: {len(both)} classes are both seen and unseen, first {names[both[0]]}; {order}")
     stray = test_seen[~np.isin(labels[test_seen], seen)]
     if len(stray):
-        got = f"test_seen_loc has row {stray[0] + 1} of {names[labels[stray[0]]]}"
-        raise InputError(f"{path}: {got}, a class without a row in trainval_loc; {order}")
+        got = f"test_seen_loc has row {stray[0] + 1} of {names[labels[stray[0]]]}, which has no row in trainval_loc"
+        raise InputError(f"{path}: {got}; {order}")
 
 
 def _validation_classes(labels, locs):
-    """The classes of val_loc, and what is wrong with them if they cannot be used.
+    """The classes of val_loc, and a note if they cannot be used.
 
-    Only classes are taken: the published rows of train_loc and val_loc overlap those of test_seen_loc.
+    Only its classes are used, as the published rows of train_loc and val_loc overlap those of test_seen_loc.
     """
     if "val_loc" not in locs:
         return None, None
@@ -265,31 +266,31 @@ def _validation_classes(labels, locs):
     seen = np.unique(labels[locs["trainval_loc"]])
     rest = np.unique(labels[locs["train_loc"]]) if "train_loc" in locs else np.setdiff1d(seen, classes)
     if len(np.setdiff1d(classes, seen)) or len(np.intersect1d(classes, rest)) or len(classes) == len(seen):
-        return None, "val_loc is ignored: its classes are not a part of the seen classes apart from those of train_loc"
+        return None, "val_loc is ignored: its classes have to be some of the seen ones, and none of those in train_loc"
     return classes, None
 
 
 def _attribute_names(folder, count):
-    """Names beside the split, as CUB (attributes.txt) and AWA (predicates.txt) publish them, numbered or not."""
+    """Names from a file beside the split, numbered or not, as CUB (attributes.txt) and AWA (predicates.txt) have it."""
     path = next((folder / file for file in ("attributes.txt", "predicates.txt") if (folder / file).is_file()), None)
     if path is None:
         return ()
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     names = tuple(re.sub(r"^\s*\d+\s+", "", line).strip() for line in lines if line.strip())
     if len(names) != count:
-        raise InputError(f"{path}: {len(names)} names; wanted {count}, one a row of att")
+        raise InputError(f"{path}: {len(names)} names; wanted {count}, one per row of att")
     return names
 
 
 def _pictures(rows_file, recorded, count, folder, images):
-    """Paths [N] of the pictures in image_files, each under the image root by the longest tail that exists there.
+    """Paths [N] of the images in image_files, each found under the image root by the longest tail that exists there.
 
-    What stands before the tail is whatever it was on the machine that wrote the file.
+    The rest of the recorded path belongs to the machine that wrote the file.
     """
     if len(recorded) != count:
-        raise InputError(f"{rows_file}: image_files has {len(recorded)}; wanted {count}, one a label")
+        raise InputError(f"{rows_file}: image_files has {len(recorded)}; wanted {count}, one per label")
     if images is not None and not os.path.isdir(images):
-        raise InputError(f"images: got {images}; wanted a folder of pictures")
+        raise InputError(f"images: got {images}; wanted a folder of images")
     roots = [images] if images is not None else [folder / "jpg", folder / "images", folder]
     roots = [os.path.realpath(root) for root in roots if os.path.isdir(root)]
     paths, missing, last = [], [], []
@@ -297,7 +298,7 @@ def _pictures(rows_file, recorded, count, folder, images):
         parts = [part for part in file.replace("\\", "/").split("/") if part not in ("", ".")]
         if ".." in parts or "\0" in file or not parts:
             raise InputError(f"{rows_file}: image_files names {file!r}; wanted a path that stays under the image root")
-        # What held for the last picture is tried first: N pictures then cost N look-ups.
+        # The root and length of the last image are tried first, so that N images cost about N look-ups.
         tails = [(root, length) for root in roots for length in range(len(parts), 0, -1)]
         for root, length in last + tails:
             path = os.path.join(root, *parts[-length:])
@@ -308,13 +309,13 @@ def _pictures(rows_file, recorded, count, folder, images):
             continue
         if not os.path.realpath(path).startswith(os.path.join(root, "")):
             got = f"image_files names {file}, which leads out of {root}"
-            raise InputError(f"{rows_file}: {got}; wanted pictures inside the image root (--images sets it)")
+            raise InputError(f"{rows_file}: {got}; wanted images inside the image root, which the argument images sets")
         paths.append(path)
         last = [(root, length)]
     if missing:
-        got = f"{len(missing)} of {count} pictures are not under {roots[-1]}, first {missing[0]}"
-        raise InputError(f"{rows_file}: {got}; wanted all of them (--images says where they lie)")
+        got = f"{len(missing)} of {count} images of {rows_file} are not under {roots[-1]}, first {missing[0]}"
+        raise InputError(f"images: {got}; wanted the folder that has all of them")
     if len(set(paths)) < len(set(recorded)):
-        got = f"image_files has {len(set(recorded))} pictures that are {len(set(paths))} files under {roots[-1]}"
+        got = f"{len(set(recorded))} names in image_files are only {len(set(paths))} files under {roots[-1]}"
         raise InputError(f"{rows_file}: {got}; wanted a file for each")
     return np.array(paths)

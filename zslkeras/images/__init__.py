@@ -1,1 +1,1 @@
-"""Pictures to tensors: decoding, trained backbones, and the features that are extracted with them once."""
+"""Images to tensors: decoding, trained backbones, and features that backbones extract once."""

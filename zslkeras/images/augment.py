@@ -1,8 +1,8 @@
-"""Random views of a picture: crop, flip, rotation, colour, grey, blur and swapped patches, each with its chance.
+"""Random views of an image: crop, flip, rotation, colour, grey, blur and swapped patches, each with its probability.
 
-`view` is TensorFlow alone and pure: all chance comes from the seed it is given, so that a resumed run sees the views it
-would have seen. What is not drawn is not computed, and crop, flip and rotation are one bilinear sampling, which makes
-fine detail alias in pictures much larger than the view: `store` keeps them little larger.
+`view` is pure TensorFlow: all randomness comes from its seed, so that a resumed run sees the same views. Changes that
+are not drawn are not computed. Crop, flip and rotation are one bilinear sampling, in which the fine detail of images
+much larger than the view would alias, so `store` keeps them only a little larger.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import math
 
 import tensorflow as tf
 
-_LIGHT = (0.299, 0.587, 0.114)  # of red, green and blue, as ITU-R BT.601 weighs them
+_LIGHT = (0.299, 0.587, 0.114)  # weights of red, green and blue in ITU-R BT.601
 _CHANGES = ("crop", "flip", "grey", "jitter", "blur", "rotation", "swap")
 _JITTERED = ("brightness", "contrast", "saturation", "hue")
 _NEIGHBOURHOOD = 1  # places that a patch may move along each axis; DCL's shuffles take two neighbours at a time
@@ -18,11 +18,11 @@ _NEIGHBOURHOOD = 1  # places that a patch may move along each axis; DCL's shuffl
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """How likely each change of a picture is, and how strong; the defaults are DCEN's, Table 2, last row.
+    """How likely each change of an image is, and how strong; the defaults are DCEN's, Table 2, last row.
 
     Attributes:
-        crop, flip, grey, jitter, blur, rotation, swap: chances.
-        crop_scale, crop_ratio: least and most of a crop's share of the picture, and of its width over its height.
+        crop, flip, grey, jitter, blur, rotation, swap: probabilities.
+        crop_scale, crop_ratio: least and most of a crop's share of the image, and of its width over its height.
         jitter_strength: of brightness, contrast and saturation, factors of 1 +- it, and of hue, turns of +- it.
         blur_sigma: least and most, in pixels of the view.
         rotation_degrees: at most, either way.
@@ -36,8 +36,8 @@ class Views:
     blur: float = 0.5
     rotation: float = 0.5
     swap: float = 0.2
-    # The paper has no strengths of crops and blur. These are torchvision's for crops, as in later code of the same
-    # authors, and for blur those of MoCo v2, whose loss this is.
+    # The paper has no strengths of crops and blur. For crops these are torchvision's, as in later code of the same
+    # authors; for blur those of MoCo v2, whose loss this is.
     crop_scale: tuple[float, ...] = (0.08, 1.0)
     crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
     jitter_strength: tuple[float, ...] = (0.4, 0.4, 0.4, 0.4)
@@ -48,13 +48,13 @@ class Views:
     def __post_init__(self):
         for name in _CHANGES:
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted a chance of 0 to 1")
+                raise ValueError(f"{name}: got {getattr(self, name)}; wanted a probability from 0 to 1")
         for name in ("crop_scale", "crop_ratio", "blur_sigma"):
             value = getattr(self, name)
             if len(value) != 2 or not 0 < value[0] <= value[1]:
                 raise ValueError(f"{name}: got {value}; wanted two numbers above 0, least and most")
         if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale: got {self.crop_scale}; wanted at most the whole picture, 1")
+            raise ValueError(f"crop_scale: got {self.crop_scale}; wanted at most the whole image, 1")
         if len(self.jitter_strength) != 4 or min(self.jitter_strength) < 0:
             wanted = "four numbers, of brightness, contrast, saturation and hue"
             raise ValueError(f"jitter_strength: got {self.jitter_strength}; wanted {wanted}")
@@ -66,7 +66,7 @@ _NONE = {"crop": 0.0, "flip": 0.0, "blur": 0.0, "rotation": 0.0, "swap": 0.0}
 _CROP = _NONE | {"crop": 1.0}
 _FLIP = _CROP | {"flip": 0.5}
 # Rows of DCEN's Table 2 in its order: overrides of Views. The first, with an H of 65.3, is the table's baseline, which
-# contrasts no views at all.
+# contrasts no views.
 TABLE_2 = {
     "none": _NONE,
     "crop": _CROP,
@@ -88,7 +88,7 @@ TABLE_2 = {
 
 
 def view(picture, seed, settings, size):
-    """One random view of a picture.
+    """One random view of an image.
 
     Args:
         picture: RGB [H, W, 3], 0 to 255, of any type.
@@ -121,7 +121,7 @@ def view(picture, seed, settings, size):
 
 
 def plain(pictures, size):
-    """Pictures as they are, brought to a size: RGB [B, H, W, 3], 0 to 255, to float32 [B, size, size, 3]."""
+    """Images without changes, resized: RGB [B, H, W, 3], 0 to 255, to float32 [B, size, size, 3]."""
     pictures = tf.cast(pictures, tf.float32)
     if tuple(pictures.shape[1:3]) == (size, size):
         return pictures
@@ -129,7 +129,7 @@ def plain(pictures, size):
 
 
 def jitter(pixels, brightness, contrast, saturation, hue):
-    """Each of the first three is a factor, towards black, the mean light, and each pixel's light; hue is in turns."""
+    """Changes colours: three factors, towards black, the mean light and each pixel's light, and the hue in turns."""
     pixels = tf.clip_by_value(brightness * pixels, 0, 255)
     pixels = _away(pixels, tf.reduce_mean(_light(pixels)), contrast)
     pixels = _away(pixels, _light(pixels), saturation)
@@ -137,7 +137,7 @@ def jitter(pixels, brightness, contrast, saturation, hue):
 
 
 def blur(pixels, sigma, most):
-    """Gaussian, cut off at three times `most`, the largest sigma there is; the borders are mirrored: the mean stays."""
+    """Gaussian, cut off at three times `most`, the largest sigma; borders are mirrored, which keeps the mean."""
     reach = min(math.ceil(3 * most), pixels.shape[0], pixels.shape[1])
     kernel = tf.exp(tf.square(tf.range(-reach, reach + 1, dtype=tf.float32)) / (-2 * sigma**2))
     kernel = tf.tile((kernel / tf.reduce_sum(kernel))[:, None, None, None], [1, 1, 3, 1])
@@ -150,7 +150,7 @@ def blur(pixels, sigma, most):
 def swap(pixels, patches, seed):
     """Shuffles square patches among their neighbours: those of each row, then whole rows; DCL.
 
-    Where the patches leave a rest of the pixels, it is cut off on all sides and the border is mirrored.
+    Pixels that do not fit into the patches are cut off on all sides, and replaced by the mirrored border.
     """
     size = pixels.shape[0]
     patch = size // patches
@@ -158,7 +158,7 @@ def swap(pixels, patches, seed):
     after = size - patch * patches - before
     grid = pixels[before : size - after, before : size - after]
     grid = tf.transpose(tf.reshape(grid, [patches, patch, patches, patch, 3]), [0, 2, 1, 3, 4])
-    # Places and a draw each, sorted: how DCL writes a permutation in which nothing goes far.
+    # DCL's permutation, in which nothing moves far: each place plus a draw, sorted.
     draws = tf.random.stateless_uniform([patches + 1, patches], seed, -_NEIGHBOURHOOD, _NEIGHBOURHOOD)
     order = tf.argsort(tf.range(patches, dtype=tf.float32) + draws, axis=1)
     grid = tf.gather(grid, order[1:], axis=1, batch_dims=1)
@@ -168,7 +168,7 @@ def swap(pixels, patches, seed):
 
 
 def _ranges(settings):
-    """{strength: (least, most)} of what is drawn evenly between them."""
+    """{strength: (least, most)}; it is drawn evenly between them."""
     angle = math.radians(settings.rotation_degrees)
     *factors, hue = settings.jitter_strength
     return {
@@ -184,15 +184,15 @@ def _ranges(settings):
 
 
 def _sampled(picture, size, happens, drawn):
-    """Crop, flip and rotation: where each pixel of the view comes from, in one bilinear sampling.
+    """Crop, flip and rotation in one bilinear sampling.
 
-    Deviation: the corners that a rotation brings in show what lies beside the crop, and past the picture its mirror
-    image; torchvision leaves them black.
+    Deviation: the corners that a rotation brings in show the image beside the crop, and outside the image its
+    reflection; torchvision leaves them black.
     """
     height, width = (tf.cast(side, tf.float32) for side in tf.unstack(tf.shape(picture)[:2]))
     ratio = tf.exp(drawn["ratio"])
     area = drawn["scale"] * height * width
-    # What would be wider or higher than the picture is cut off; the share and the ratio stay within their ranges.
+    # A crop wider or higher than the image is cut off; the share and the ratio stay within their ranges.
     across = tf.where(happens["crop"], tf.minimum(tf.sqrt(area * ratio), width), width)
     down = tf.where(happens["crop"], tf.minimum(tf.sqrt(area / ratio), height), height)
     middle_x = (across - 1) / 2 + drawn["left"] * (width - across)
@@ -219,5 +219,5 @@ def _light(pixels):
 
 
 def _away(pixels, others, factor):
-    """`pixels` for a factor of 1, `others` for 0; beyond 1 further away from them."""
+    """`pixels` for a factor of 1, `others` for 0; farther away from them for more than 1."""
     return tf.clip_by_value(factor * pixels + (1 - factor) * others, 0, 255)

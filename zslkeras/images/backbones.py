@@ -1,10 +1,9 @@
 """Backbones: the convolutional part of every keras.applications network by name, and a small one to train from scratch.
 
-A backbone takes what `preprocess` makes of RGB pictures and returns its last map [B, H, W, F], or maps of several
-levels. Its batch normalisation is synchronized over replicas.
+A backbone takes RGB images after `preprocess` and returns its last map [B, H, W, F], or maps of several levels. Its
+batch normalisation is synchronized over replicas.
 """
 
-import difflib
 import hashlib
 import pathlib
 import sys
@@ -14,11 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, brief, did_you_mean
+from zslkeras.names import PREPROCESSINGS
 
 SMALL = "small"
 _SMALL_WIDTHS = (32, 64, 128, 256)  # of its stages, each of which halves the map
-PREPROCESSINGS = ("own", "caffe", "torch", "tf")
 # Levels, fine to coarse, at strides 8, 16 and 32: what object detectors call C3, C4 and C5.
 LEVELS = {
     "resnet50": ("conv3_block4_out", "conv4_block6_out", "conv5_block3_out"),
@@ -41,8 +40,8 @@ def backbone(name, weights=None, size=224, layers=None):
         name: one of NAMES, in any case.
         weights: "imagenet", None for random ones, or a file: .weights.h5, .h5, or .keras, of which only the weights are
             read.
-        size: side of the pictures.
-        layers: names of the layers whose maps are wanted; None for the last map alone.
+        size: side of the images.
+        layers: names of the layers whose maps are returned; None for the last map only.
 
     Returns:
         A keras.Model: float32 [B, size, size, 3] to a map [B, H, W, F], or to a list of them.
@@ -58,33 +57,33 @@ def backbone(name, weights=None, size=224, layers=None):
 
 
 def levels(model, layers):
-    """The maps that the named layers of a backbone put out."""
+    """The output maps of the named layers of a backbone."""
     names, outputs = [layer.name for layer in model.layers], []
     for layer in layers:
         if layer not in names:
-            raise InputError(f"layers: no {layer!r} in {model.name}{_nearest(layer, names)}")
+            raise InputError(f"layers: no {layer!r} in {model.name}; {did_you_mean(layer, names, every=True)}")
         outputs.append(model.get_layer(layer).output)
         if len(getattr(outputs[-1], "shape", ())) != 4:
-            raise InputError(f"layers: {layer} of {model.name} puts out no map; wanted [B, H, W, F]")
+            raise InputError(f"layers: the output of {layer} in {model.name} is no map; wanted [B, H, W, F]")
     return outputs
 
 
 def default_layers(name):
-    """The levels that are taken where none are named."""
+    """The levels to take if none are named."""
     if name not in LEVELS:
         raise InputError(f"layers: none known for {name}, only for {', '.join(LEVELS)}; wanted names of its layers")
     return LEVELS[name]
 
 
 def preprocess(name, pictures, style="own"):
-    """RGB pictures as the weights of a backbone expect them.
+    """RGB images as the weights of a backbone expect them.
 
     Args:
         name: one of NAMES, in any case.
         pictures: [B, H, W, 3] RGB, 0 to 255, of any type.
-        style: "own" is what the ImageNet weights of keras.applications were trained with: "caffe" for ResNet and VGG.
-            Weights brought over from torchvision want "torch". "caffe": BGR minus the ImageNet means; "torch": 0 to 1,
-            minus means, over standard deviations; "tf": -1 to 1.
+        style: "own" is the style in which the ImageNet weights of keras.applications were trained, such as "caffe" for
+            ResNet and VGG; weights converted from torchvision need "torch". "caffe": BGR minus the ImageNet means;
+            "torch": 0 to 1, minus means, over standard deviations; "tf": -1 to 1.
 
     Returns:
         float32 [B, H, W, 3].
@@ -101,12 +100,12 @@ def preprocess(name, pictures, style="own"):
 def known(name):
     """The name as NAMES has it."""
     if name.lower() not in NAMES:
-        raise InputError(f"backbone: no {name!r}{_nearest(name.lower(), NAMES)}")
+        raise InputError(f"backbone: no {name!r}; {did_you_mean(name.lower(), NAMES, every=True)}")
     return name.lower()
 
 
 def digest(model):
-    """Names the weights of a model, whatever file they came from."""
+    """A name for the weights of a model, whatever file they come from."""
     hasher = hashlib.sha256()
     for weight in model.weights:
         hasher.update(np.ascontiguousarray(weight.numpy()).tobytes())
@@ -115,17 +114,20 @@ def digest(model):
 
 def _built(name, weights, size):
     if name == SMALL and weights:
-        raise InputError(f"weights: got {weights} for backbone {SMALL}; wanted a file: it is trained from scratch")
+        raise InputError(f"weights: got {weights} for backbone {SMALL}, which has none; wanted a file, or no weights")
     try:
         if name == SMALL:
             return _small(size)
         return _APPLICATIONS[name](include_top=False, weights=weights, input_shape=(size, size, 3))
-    except Exception as error:  # a size too small, or whatever a failed download raises
-        raise InputError(f"backbone {name} with weights {weights}, size {size}: {_brief(error)}") from error
+    except Exception as error:  # a size too small, or a failed download
+        if "URL fetch failure" in str(error):  # Keras raises a plain Exception with these words
+            got = f"the ImageNet weights of {name} cannot be downloaded ({brief(error)})"
+            raise InputError(f"weights: {got}; wanted a network, or a file of weights with --weights FILE") from error
+        raise InputError(f"backbone: {name} cannot be built at size {size} ({brief(error)})") from error
 
 
 def _small(size):
-    """Four stages of 3x3 convolution, batch normalisation and pooling, for pictures of 64 or so pixels."""
+    """Four stages of 3x3 convolution, batch normalisation and pooling, for images of about 64 pixels."""
     inputs = maps = keras.Input((size, size, 3))
     for stage, width in enumerate(_SMALL_WIDTHS, 1):
         maps = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, name=f"stage{stage}_conv")(maps)
@@ -140,19 +142,9 @@ def _load(model, name, path):
         raise InputError(f"weights: no file {path}; wanted a .weights.h5, .h5 or .keras file, or imagenet")
     try:
         with warnings.catch_warnings(action="ignore"):  # hundreds, about containers that hold no weight
-            model.load_weights(path)  # of a .keras file too the weights alone: nothing in it is built or run
+            model.load_weights(path)  # only the weights, from a .keras file too: nothing in it is built or run
     except Exception as error:  # Keras raises anything from ValueError to KeyError and OSError
-        raise InputError(f"weights: {path} does not fit {name} without its top ({_brief(error)})") from error
+        raise InputError(f"weights: {path} does not fit {name} without its top ({brief(error)})") from error
     for weight in model.weights:
         if not np.isfinite(weight.numpy()).all():
             raise InputError(f"weights: {path} has values in {weight.path} that are not finite; wanted trained ones")
-
-
-def _nearest(name, names):
-    near = difflib.get_close_matches(name, names, 3)
-    return f"; did you mean {' or '.join(near)}?" if near else f"; wanted one of {', '.join(names)}"
-
-
-def _brief(error):
-    text = " ".join(str(error).split())
-    return (f"{text[:200]}..." if len(text) > 200 else text) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Bytes of a picture to pixels, by one function wherever pictures are looked at.
+"""Bytes of an image to pixels, by one function for every use.
 
-`picture` is TensorFlow alone, so that extraction, training and an exported model share it. It takes JPEG and PNG;
-`read` makes a PNG of every other format. A picture is turned as its EXIF data says; grey, palette and CMYK become RGB;
-transparency is dropped, so that what lies under it shows; of 16 bits the upper 8 stay. Then the shorter side is brought
+`picture` needs only TensorFlow, so that extraction, training and an exported model share it. It takes JPEG and PNG;
+`read` makes a PNG of every other format. An image is turned as its EXIF data says; grey, palette and CMYK become RGB;
+transparency is dropped, which shows the colours under it; of 16 bits the upper 8 stay. Then the shorter side is resized
 to `size`, bilinear with antialiasing, and the middle is cut out: torchvision's Resize(size) and CenterCrop(size).
 """
 
@@ -17,33 +17,34 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, brief
 
-MAX_PIXELS = 50_000_000  # a picture; checked before it is decoded
+MAX_PIXELS = 50_000_000  # per image; checked before decoding
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _EXIF_IN_JPEG, _EXIF_IN_PNG = b"Exif\0\0", b"eXIf"
-_HEAD = 2**16  # bytes within which EXIF data lie: cameras write them first
+_HEAD = 2**16  # bytes that hold the EXIF data, as cameras write them first
 _ORIENTATION = 0x0112  # the tag
-_AHEAD = 64  # pictures decoded before they are asked for
-_THREADS = 8  # at most: each may hold a picture of MAX_PIXELS
+_AHEAD = 64  # images decoded before they are needed
+_THREADS = 8  # at most, as each may hold an image of MAX_PIXELS
 
 
 def check_header(path):
-    """Opens a picture without decoding it; refuses what is none or is too large."""
+    """Opens an image without decoding it; refuses one that is too large, and other files."""
     try:
         with _open(path) as image:
             pixels = image.width * image.height
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # its limits are above ours
-        raise InputError(f"{path}: {error}; wanted at most {MAX_PIXELS:,} pixels") from error
+        raise InputError(f"{path}: {brief(error)}; wanted at most {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # Pillow raises anything from SyntaxError to struct.error on a damaged file
-        raise InputError(f"{path}: cannot be read ({error}); wanted a picture, one of {', '.join(_FORMATS)}") from error
+        wanted = f"an image, one of {', '.join(_FORMATS)}"
+        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted {wanted}") from error
     if pixels > MAX_PIXELS:
         raise InputError(f"{path}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
 
 
 def read(path):
-    """The bytes of a picture file as `picture` takes them: JPEG and PNG as they are, other formats as a PNG."""
+    """The bytes of an image file as `picture` takes them: JPEG and PNG as they are, other formats as a PNG."""
     check_header(path)
     try:
         with open(path, "rb") as file:
@@ -54,7 +55,7 @@ def read(path):
 
 
 def load(paths, size, crop=True):
-    """The pictures of files, uint8 [N, size, size, 3]; see `picture`."""
+    """The images of files, uint8 [N, size, size, 3]; see `picture`."""
     loaded = np.empty((len(paths), size, size, 3), np.uint8)
     with contextlib.closing(stream(paths, size, crop)) as pictures:
         for row, one in enumerate(pictures):
@@ -65,7 +66,7 @@ def load(paths, size, crop=True):
 
 
 def stream(paths, size, crop=True):
-    """Yields the picture of each file in order, or the InputError that says why there is none; decodes ahead."""
+    """Yields the image of each file in order, or an InputError that says why it has none; decodes ahead."""
     with concurrent.futures.ThreadPoolExecutor(min(_THREADS, os.cpu_count())) as pool:
         waiting = collections.deque()
         try:
@@ -80,12 +81,12 @@ def stream(paths, size, crop=True):
 
 
 def picture(contents, size, crop=True):
-    """A square picture out of the bytes of a JPEG or PNG.
+    """A square image from the bytes of a JPEG or PNG.
 
     Args:
         contents: string scalar.
         size: side of the result.
-        crop: cut the middle out of it, its shorter side brought to `size`; False squeezes the whole of it.
+        crop: True resizes the shorter side to `size` and cuts out the middle; False squeezes the whole image.
 
     Returns:
         uint8 RGB [size, size, 3].
@@ -93,7 +94,7 @@ def picture(contents, size, crop=True):
     is_jpeg = tf.io.is_jpeg(contents)
     with tf.control_dependencies([_check(contents, is_jpeg)]):
         contents = tf.identity(contents)
-    # The two options of JPEG are given, because their defaults differ between builds; these are Pillow's.
+    # Defaults of these two JPEG options differ between builds; the values are Pillow's.
     pixels = tf.cond(
         is_jpeg,
         lambda: tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE", fancy_upscaling=True),
@@ -103,7 +104,7 @@ def picture(contents, size, crop=True):
     flip_rows, flip_columns = (_is_one_of(orientation, some) for some in ((3, 4, 6, 7), (2, 3, 7, 8)))
     height, width = tf.unstack(tf.cast(tf.shape(pixels)[:2], tf.int64))
     shorter = tf.minimum(height, width)
-    # Turned only when it is small: until then rows and columns are those of the file.
+    # Rows and columns are those of the file until the image is small; only then is it turned.
     top, bottom, scale_y, shift_y = _axis(height, shorter if crop else height, size, flip_rows)
     left, right, scale_x, shift_x = _axis(width, shorter if crop else width, size, flip_columns)
     small = tf.raw_ops.ScaleAndTranslate(
@@ -121,7 +122,7 @@ def picture(contents, size, crop=True):
 
 
 def pictures(contents, size, crop=True):
-    """`picture` of each of a batch: strings [B] to uint8 [B, size, size, 3]."""
+    """`picture` for a batch: strings [B] to uint8 [B, size, size, 3]."""
     spec = tf.TensorSpec([size, size, 3], tf.uint8)
     return tf.map_fn(lambda one: picture(one, size, crop), contents, fn_output_signature=spec)
 
@@ -142,7 +143,7 @@ def _check(contents, is_jpeg):
 
 
 def _orientation(contents, is_jpeg):
-    """1 to 8 as EXIF data count them; 1 where there are none."""
+    """1 to 8 as EXIF data count them; 1 if there are none."""
     head = tf.io.decode_raw(tf.strings.substr(contents, 0, _HEAD), tf.uint8)
     start = tf.cond(is_jpeg, lambda: _after(head, _EXIF_IN_JPEG), lambda: _after(head, _EXIF_IN_PNG))
 
@@ -161,14 +162,14 @@ def _orientation(contents, is_jpeg):
 
 
 def _after(head, marker):
-    """Where `marker` ends in the bytes `head`; their number where it is not in them."""
+    """The position after `marker` in the bytes `head`; their number if it is not there."""
     places = tf.maximum(tf.size(head) - len(marker) + 1, 0)
     here = tf.reduce_all([head[i : places + i] == byte for i, byte in enumerate(marker)], axis=0)
     return tf.concat([tf.cast(tf.where(here)[:, 0], tf.int32) + len(marker), [tf.size(head)]], axis=0)[0]
 
 
 def _numbers(head, places, length, little):
-    """The unsigned numbers of `length` bytes at `places`; what lies past the end counts as the last bytes."""
+    """The unsigned numbers of `length` bytes at `places`; places past the end read the last bytes."""
     places = tf.clip_by_value(tf.cast(places, tf.int64), 0, tf.size(head, tf.int64) - length)
     digits = tf.cast(tf.gather(head, places[..., None] + tf.range(length, dtype=tf.int64)), tf.int64)
     digits = tf.where(little, tf.reverse(digits, [-1]), digits)
@@ -180,13 +181,13 @@ def _is_one_of(value, some):
 
 
 def _axis(length, shorter, size, flipped):
-    """What of an axis is looked at (from, to), and the scale and the shift that bring it to `size` pixels."""
+    """The part of an axis that is used (from, to), and the scale and the shift that turn it into `size` pixels."""
     scaled = size * length // shorter
     scale = tf.cast(scaled, tf.float64) / tf.cast(length, tf.float64)
     spare = tf.cast(scaled - size, tf.float64)
     before = tf.round(spare / 2)  # halves to even, as torchvision does
     before = tf.where(flipped, spare - before, before)
-    # The kernel's reach and a pixel more: a strip of a million pixels is not scaled up whole.
+    # The kernel's reach and one pixel more, so that a strip of a million pixels is not scaled up whole.
     reach = tf.maximum(1 / scale, 1) + 1
     start = tf.maximum(tf.cast(tf.floor(before / scale - reach), tf.int64), 0)
     end = tf.minimum(tf.cast(tf.math.ceil((before + size) / scale + reach), tf.int64), length)
@@ -207,7 +208,7 @@ def _attempt(path, size, crop):
     except InputError as error:
         return error
     except tf.errors.InvalidArgumentError as error:
-        return _damaged(path, error.message.partition("\n")[0])
+        return _damaged(path, error.message)
 
 
 def _as_png(contents):
@@ -216,16 +217,16 @@ def _as_png(contents):
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would clip at 255
         elif image.mode == "P":
-            image = image.convert("RGBA")  # Pillow warns where a palette's transparency is dropped directly
+            image = image.convert("RGBA")  # Pillow warns if a palette's transparency is dropped directly
         plain = io.BytesIO()
         image.convert("RGB").save(plain, "PNG", compress_level=1)
     return plain.getvalue()
 
 
 def _open(file):
-    # Named, because the suffix promises nothing: other decoders run programs (EPS) or are rarely used and tested.
+    # A suffix proves nothing, so the formats are listed: other decoders run programs (EPS) or are rarely tested.
     return Image.open(file, formats=_FORMATS)
 
 
 def _damaged(path, error):
-    return InputError(f"{path}: does not decode ({error}); wanted a complete picture")
+    return InputError(f"{path}: does not decode ({brief(error)}); wanted a complete image")

@@ -1,9 +1,9 @@
-"""Features of pictures by a backbone, made once and written as they are made.
+"""Features of images by a backbone, made once and written as they are made.
 
 `<name>.mat` holds labels, image_files and the pooled features, in the field's keys; `<name>_maps.npy` the last maps
-[N, H, W, F]; `<name>_<layer>.npy` the maps of a level; `<name>.json` how they came to be. Until all of it is done it
-lies in `.<name>.partial` beside a record of how far it is: a run that was killed goes on from there, and ends with the
-same bytes as one that was not.
+[N, H, W, F]; `<name>_<layer>.npy` the maps of a level; `<name>.json` how they were made. Until they are complete, they
+are in `.<name>.partial` beside a record of progress: a run that was killed continues from there, and ends with the same
+bytes as one that was not.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import io
 import itertools
-import json
 import math
 import os
 import shutil
@@ -24,26 +23,24 @@ import PIL
 import scipy.io
 import tensorflow as tf
 
-from zslkeras import atomic
+from zslkeras import atomic, names
 from zslkeras.errors import InputError
 from zslkeras.images import backbones, decode
 from zslkeras.progress import Progress
 from zslkeras.version import __version__
 
-WHAT = ("pooled", "maps", "levels")
-DTYPES = ("float16", "float32")
-_RECORD_SECONDS = 5  # between two records; a killed run makes what came after the last one again
+_RECORD_SECONDS = 5  # between two records; after a kill, the rows after the last record are made again
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, written by zslkeras".ljust(116)  # scipy would put the time there
-_MAT_BYTES = 2**32  # what a variable of that format can hold
+_MAT_BYTES = 2**32  # limit of a variable in that format
 _SPARE_BYTES = 2**24  # left free on the disk, for the small files
 
 
 class Extractor:
-    """A backbone, what its pictures go through before it, and what is kept of what it puts out.
+    """A backbone, the preprocessing of its images, and the parts of its output that are kept.
 
     Attributes:
-        size: side of the pictures.
-        settings: what the results depend on, as JSON takes it.
+        size: side of the images.
+        settings: everything that the results depend on, for JSON.
         stores: {"pooled", "maps" or the name of a layer: (shape of a row, dtype)}.
     """
 
@@ -51,10 +48,10 @@ class Extractor:
         """
         Args:
             name, weights, size: see `backbones.backbone`.
-            what: some of WHAT.
+            what: some of names.WHAT.
             layers: of the levels; those of `backbones.LEVELS` if None.
             preprocessing: see `backbones.preprocess`.
-            dtype: of maps and levels. Pooled features are float32, the means of maps that were not rounded.
+            dtype: of maps and levels. Pooled features are float32 means of the maps before they are rounded.
         """
         name = backbones.known(name)
         layers = (layers or backbones.default_layers(name)) if "levels" in what else []
@@ -72,7 +69,7 @@ class Extractor:
             "weights": backbones.digest(model),
             "preprocessing": preprocessing,
             "size": size,
-            "what": [kind for kind in WHAT if kind in what],
+            "what": [kind for kind in names.WHAT if kind in what],
             "layers": list(layers),
             "dtype": dtype,
             "versions": {
@@ -85,9 +82,9 @@ class Extractor:
         self._run = tf.function(self.outputs, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
 
     def __call__(self, pictures):
-        """uint8 [B, size, size, 3] to {store: [B, ...]}, and [B] whether all of a row is finite."""
+        """uint8 [B, size, size, 3] to {store: [B, ...]}, and [B] whether a row is finite."""
         made, finite = self._run(pictures), np.ones(len(pictures), bool)
-        with np.errstate(over="ignore"):  # what float16 cannot hold turns infinite, and is told of
+        with np.errstate(over="ignore"):  # values beyond float16 turn infinite, and are reported
             made = {store: made[store].numpy().astype(dtype) for store, (_, dtype) in self.stores.items()}
         for rows in made.values():
             finite &= np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
@@ -100,15 +97,15 @@ class Extractor:
 
 
 def extract(extractor, pictures, name, *, batch_size=32, overwrite=False, skip_bad=False, say=print):
-    """Makes and writes the features of pictures.
+    """Makes and writes the features of images.
 
     Args:
         extractor: an Extractor.
-        pictures: which, and the folder for the results: see `benchmarks.pictures`.
+        pictures: the images, and the folder for the results: see `benchmarks.pictures`.
         name: of the results.
-        batch_size: pictures at a time.
-        overwrite: replace results of that name, and start over what another command began.
-        skip_bad: leave out pictures that do not decode, instead of stopping at the first.
+        batch_size: images at a time.
+        overwrite: replace results of that name, and start over if another command began them.
+        skip_bad: leave out images that do not decode, instead of stopping at the first.
         say: called with each line for the user.
     """
     require_free(pictures, name, extractor.stores, overwrite)
@@ -122,23 +119,23 @@ def extract(extractor, pictures, name, *, batch_size=32, overwrite=False, skip_b
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            got = f"{error.strerror} after {job.recorded} of {len(pictures.files)} pictures"
-            wanted = f"free {job.bytes_left() / 1e9:.2f} GB and run the same command again: it goes on from there"
+            got = f"{error.strerror} after {job.recorded} of {len(pictures.files)} images"
+            wanted = f"free {job.bytes_left() / 1e9:.2f} GB and run the same command again, which continues from there"
             raise InputError(f"{pictures.folder}: {got}; {wanted}") from error
 
 
 def require_free(pictures, name, stores, overwrite):
-    """Refuses a name that results have, unless they may be overwritten, and any that other files have."""
+    """Refuses the name of other files, and that of results unless they may be overwritten."""
     base = pictures.folder / name
     paths = [base.with_name(f"{name}{end}") for end in (".mat", ".json", *(f"_{store}.npy" for store in stores))]
     there = [path for path in paths if path.exists()]
-    record = _read_json(_record_file(pictures, name)) or {}
-    if not there or record.get("done") == len(pictures.files):  # done, and killed while its files were renamed
+    record = atomic.read_json(_record_file(pictures, name))
+    if not there or record.get("done") == len(pictures.files):  # killed while its finished files were renamed
         return
     if not overwrite:
-        raise InputError(f"{there[0]}: is there already; wanted another --name, or --overwrite")
+        raise InputError(f"name: {there[0]} exists already; wanted another name, or overwrite")
     if not base.with_name(f"{name}.json").exists():
-        raise InputError(f"{there[0]}: is not of this command, for there is no {name}.json; wanted another --name")
+        raise InputError(f"name: {there[0]} is no result of this command (no {name}.json); wanted another name")
 
 
 def _record_file(pictures, name):
@@ -146,7 +143,7 @@ def _record_file(pictures, name):
 
 
 class _Job:
-    """One set of results on its way: stores that grow by whole batches, and the record of how far they are."""
+    """One set of unfinished results: stores that grow by whole batches, and a record of their progress."""
 
     def __init__(self, extractor, pictures, name, batch_size):
         self.extractor, self.pictures, self.name, self.batch_size = extractor, pictures, name, batch_size
@@ -158,56 +155,56 @@ class _Job:
         self.mat, self.sidecar, self.skipped_file = (
             pictures.folder / f"{name}{end}" for end in (".mat", ".json", "_skipped.txt")
         )
-        self.done = self.recorded = 0  # pictures, the skipped among them
-        self.skipped = {}  # {index of a picture: why}
-        self.seen = hashlib.sha256()  # of the pictures done
+        self.done = self.recorded = 0  # images, including the skipped
+        self.skipped = {}  # {index of an image: why}
+        self.seen = hashlib.sha256()  # of the images done
 
     @contextlib.contextmanager
     def locked(self):
-        """Keeps a second process off; the lock goes with the process, however it ends."""
+        """Keeps out a second process; the lock is released when the process ends, however it ends."""
         self.folder.mkdir(exist_ok=True)
         handle = os.open(self.folder, os.O_RDONLY)
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(f"{self.folder}: another process is at work there; wanted one at a time") from None
+                raise InputError(f"{self.folder}: another process works there; wanted one at a time") from None
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
-                    self.folder.rmdir()  # only where nothing was begun
+                    self.folder.rmdir()  # only if nothing was begun
         finally:
             os.close(handle)
 
     def resume(self, overwrite, skip_bad):
-        """Takes up what there is of this very job; refuses what there is of another."""
-        record = _read_json(self.record_file)
-        if record is None:
+        """Continues an earlier run of this job; refuses the remains of another job."""
+        record = atomic.read_json(self.record_file)
+        if not record:
             return
         self.done = self.recorded = record["done"]
         self.skipped = {int(index): reason for index, reason in record["skipped"].items()}
         self._look_at(0, self.done)
         problem = self._problem(record, skip_bad)
         if problem and not overwrite:
-            raise InputError(f"{self.folder}: {problem}; --overwrite starts over")
+            raise InputError(f"{self.folder}: {problem}; overwrite starts over")
         if problem:
             self.done, self.recorded, self.skipped, self.seen = 0, 0, {}, hashlib.sha256()
             self.record_file.unlink()
 
     def _problem(self, record, skip_bad):
-        """What keeps the record from being one of this job, or None."""
+        """The reason why the record is not one of this job, or None."""
         mine = {**self.settings, "pictures": self.seen.hexdigest()}
         theirs = {**record["settings"], "pictures": record["pictures"]}
         for key, value in mine.items():
             if theirs.get(key) != value:
                 return f"begun with {key} {theirs.get(key)}, now {value}; wanted the same"
         if self.skipped and not skip_bad:
-            return "begun with --skip_bad; wanted it again"
+            return "begun with skip_bad; wanted it again"
         for store in self.extractor.stores:
             path, published = self._draft(store), self.done == len(self.pictures.files)
             if not published and (not path.exists() or path.stat().st_size < self._size(store)):
-                return f"{path.name} is shorter than its {self.done} rows; wanted it as it was written"
+                return f"{path.name} is shorter than its {self.done} rows; wanted it unchanged"
         return None
 
     def require_space(self, say):
@@ -216,22 +213,21 @@ class _Job:
             where = self.mat if store == "pooled" else self.maps[store]
             say(f"{where}: {[rows, *shape]} {dtype}, {rows * self._row_bytes(store) / 1e9:.2f} GB")
         if "pooled" in self.extractor.stores and rows * self._row_bytes("pooled") >= _MAT_BYTES:
-            raise InputError(
-                f"{self.mat}: pooled features of {rows} pictures; wanted less than 4 GB, what a .mat holds"
-            )
+            got = f"the pooled features of {rows} images would have 4 GB or more"
+            raise InputError(f"{self.mat}: {got}; wanted less, the limit of a .mat file")
         left, free = self.bytes_left(), shutil.disk_usage(self.folder).free
         if left > free:
-            got = f"{left / 1e9:.2f} GB are still to be written and {free / 1e9:.2f} GB are free"
-            raise InputError(f"{self.pictures.folder}: {got}; wanted as much free space")
+            got = f"{free / 1e9:.2f} GB are free"
+            raise InputError(f"{self.pictures.folder}: {got}; wanted the {left / 1e9:.2f} GB still to be written")
 
     def bytes_left(self):
-        """What is still to be written; the .mat file is made of the pooled store, so both are there for a while."""
+        """Bytes still to be written; the .mat file is made from the pooled store, so both exist for a while."""
         rows = len(self.pictures.files)
         left = sum((rows - self.recorded) * self._row_bytes(store) for store in self.extractor.stores)
         return left + _SPARE_BYTES + (rows * self._row_bytes("pooled") if "pooled" in self.extractor.stores else 0)
 
     def fill(self, skip_bad):
-        """Makes the rows that are still to be made."""
+        """Makes the remaining rows."""
         paths, total = self.pictures.paths, len(self.pictures.paths)
         if self.done == total:
             return
@@ -249,7 +245,7 @@ class _Job:
                     batch = dict(enumerate(itertools.islice(decoded, self.batch_size), self.done))
                     bad = {index: str(one) for index, one in batch.items() if isinstance(one, InputError)}
                     if bad and not skip_bad:
-                        raise InputError(f"{next(iter(bad.values()))}; --skip_bad leaves such pictures out")
+                        raise InputError(f"{next(iter(bad.values()))}; skip_bad leaves out such images")
                     self._write(stores, {index: one for index, one in batch.items() if index not in bad})
                     self._look_at(self.done, self.done + len(batch))
                     self.done += len(batch)
@@ -258,17 +254,17 @@ class _Job:
                         self._save(stores)
                         recorded = time.monotonic()
                     rate = (self.done - start) / (time.monotonic() - began)
-                    bar.advance(len(batch), f"{rate:.0f} pictures/s")
+                    bar.advance(len(batch), f"{rate:.0f} images/s")
             finally:
                 self._save(stores)
 
     def publish(self, say):
-        """Puts what is finished in its place; after a kill in the middle of it, the rest."""
+        """Moves the finished files into place; after a kill during this, the rest of them."""
         files, labels = np.array(self.pictures.files, object), np.asarray(self.pictures.labels)
         kept = np.setdiff1d(np.arange(len(files)), list(self.skipped))
         lost = np.setdiff1d(labels, labels[kept])
         if len(lost):
-            raise InputError(f"{self.folder.parent}: no picture of class {lost[0]} decodes; wanted one of each class")
+            raise InputError(f"{self.folder.parent}: no image of class {lost[0]} decodes; wanted one of each class")
         for store in self.extractor.stores:
             self._close(store, len(kept))
         for path in self._stale():
@@ -279,17 +275,17 @@ class _Job:
         self._write_mat(files, labels, kept)
         if self.skipped:
             lines = [f"{files[index]}\t{reason}\n" for index, reason in sorted(self.skipped.items())]
-            _replace_text(self.skipped_file, "".join(lines))
-            say(f"{self.skipped_file}: {len(lines)} pictures left out")
+            atomic.write_text(self.skipped_file, "".join(lines))
+            say(f"{self.skipped_file}: {len(lines)} images left out")
         sizes = "\n".join(f"{files[row]}\0{os.path.getsize(self.pictures.paths[row])}" for row in kept)
         facts = {"rows": len(kept), "skipped": len(self.skipped), "pictures": _digest(sizes), "finite": True}
-        _replace_text(self.sidecar, json.dumps({**self.settings, **facts}, indent=2) + "\n")
-        self.record_file.unlink()  # first: without it the rest is nobody's
+        atomic.write_json(self.sidecar, {**self.settings, **facts})
+        self.record_file.unlink()  # first, as the rest means nothing without it
         shutil.rmtree(self.folder)
 
     def _stale(self):
-        """Files of former results of this name that no new one takes the place of; last, what vouches for them."""
-        before = _read_json(self.sidecar) or {}
+        """Files of former results of this name that no new file replaces; last the sidecar, which vouches for them."""
+        before = atomic.read_json(self.sidecar)
         stores = ["maps", *before.get("layers", [])]
         others = [self.mat.with_name(f"{self.name}_{store}.npy") for store in stores if store not in self.maps]
         return [*others, self.skipped_file, self.sidecar]
@@ -308,38 +304,38 @@ class _Job:
             file.write(_MAT_HEADER)
 
     def _write(self, stores, pictures):
-        """Appends a row for each of {index: picture}."""
+        """Appends a row for each of {index: image}."""
         if not pictures:
             return
         made, finite = self.extractor(np.stack(list(pictures.values())))
         if not finite.all():
             path = self.pictures.paths[list(pictures)[np.flatnonzero(~finite)[0]]]
             dtype = self.settings["dtype"]
-            raise InputError(f"{path}: its features are not finite in {dtype}; wanted weights and a --dtype that suit")
+            raise InputError(f"{path}: its features are not finite in {dtype}; wanted other weights or another dtype")
         for store, file in stores.items():
             left = memoryview(np.ascontiguousarray(made[store])).cast("B")
-            while left:  # an unbuffered file may take a part
+            while left:  # an unbuffered file may write only a part
                 left = left[file.write(left) :]
 
     def _look_at(self, start, stop):
-        """Takes note of the pictures of some rows, so that others in their place are noticed."""
+        """Records the identity of the images of some rows, so that a changed image is noticed."""
         for file, path in zip(self.pictures.files[start:stop], self.pictures.paths[start:stop], strict=True):
             status = os.stat(path)
             self.seen.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
 
     def _save(self, stores):
-        """Records what is done, once it is on the disk."""
+        """Records what is done, after it is on the disk."""
         for file in stores.values():
             os.fdatasync(file.fileno())
         record = {"done": self.done, "skipped": self.skipped, "pictures": self.seen.hexdigest()}
-        _replace_text(self.record_file, json.dumps({**record, "settings": self.settings}))
+        atomic.write_json(self.record_file, {**record, "settings": self.settings})
         self.recorded = self.done
 
     def _draft(self, store):
         return self.folder / f"{store}.npy"
 
     def _header(self, store, rows):
-        """The first bytes of a .npy file, of one length whatever the number of rows."""
+        """The first bytes of a .npy file; their number does not depend on that of the rows."""
         shape, dtype = self.extractor.stores[store]
         header = io.BytesIO()
         described = {"descr": dtype.str, "fortran_order": False, "shape": (rows, *shape)}
@@ -351,38 +347,23 @@ class _Job:
         return math.prod(shape) * dtype.itemsize
 
     def _size(self, store):
-        """Bytes of the whole rows of a store and of the header before them."""
+        """Bytes of the header and of the whole rows of a store."""
         return len(self._header(store, 0)) + (self.done - len(self.skipped)) * self._row_bytes(store)
 
     def _opened(self, store):
-        """The file of a store, at the end of its whole rows; what stands behind them is cut off."""
+        """The file of a store, positioned at the end of its whole rows and cut off there."""
         file = self._draft(store).open("r+b" if self.done else "wb", buffering=0)
         file.truncate(self._size(store))
         file.seek(0, os.SEEK_END)
         return file
 
     def _close(self, store, rows):
-        """Gives a full store its header, unless it is in its place already."""
+        """Writes the header of a full store, unless it is in its place already."""
         if self._draft(store).exists():
             with self._draft(store).open("r+b") as file:
                 file.write(self._header(store, rows))
                 file.flush()
                 os.fsync(file.fileno())
-
-
-def _replace_text(path, text):
-    atomic.sweep(path)
-    with atomic.replacing(path) as draft:
-        draft.write_text(text)
-
-
-def _read_json(path):
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{path}: cannot be read ({error}); wanted it as it was written, or gone") from error
 
 
 def _digest(text):

@@ -1,4 +1,4 @@
-"""Pictures of files, decoded once and kept: what a model that learns from pictures reads instead of the files."""
+"""Images decoded once and kept: models that learn from images read them instead of the files."""
 
 import contextlib
 import errno
@@ -12,23 +12,23 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras import atomic, cache
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, brief
 from zslkeras.images import decode
 from zslkeras.progress import Progress
 from zslkeras.version import __version__
 
-MARGIN = 1.15  # of the side kept over the side that the model sees: crops of it are not scaled up as much
+MARGIN = 1.15  # of the side kept over the side that the model sees, so that crops are scaled up less
 
 
 def decoded(paths, image_size):
-    """The pictures of files, as large as views of `image_size` pixels need them.
+    """The images of files, as large as views of `image_size` pixels need them.
 
-    They are kept in the user's cache under the names, sizes and times of the files. Of several processes that want the
-    same ones, one decodes and the others wait for it.
+    They are kept in the user's cache, identified by the names, sizes and times of the files. If several processes want
+    the same images, one decodes them and the others wait for it.
 
     Args:
         paths: N of them.
-        image_size: side of what the model sees.
+        image_size: side of the model's input.
 
     Returns:
         A memory map, uint8 RGB [N, side, side, 3] with a side of MARGIN times `image_size`; see `decode.picture`.
@@ -42,30 +42,30 @@ def decoded(paths, image_size):
                 if not path.exists():
                     _write(path, paths, shape)
     except (OSError, RuntimeError) as error:
-        got = f"decoded pictures, {np.prod(shape) / 1e9:.2f} GB, cannot be kept ({error})"
-        raise InputError(f"cache: {got}; wanted a folder that holds them, named by XDG_CACHE_HOME") from error
+        got = f"decoded images, {np.prod(shape) / 1e9:.2f} GB, cannot be kept ({brief(error)})"
+        raise InputError(f"cache: {got}; wanted a folder with room for them, set by $XDG_CACHE_HOME") from error
     try:
         return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:  # EOFError of a file without a byte, as a crash of the machine leaves it
-        raise InputError(f"{path}: damaged ({error}); delete it, and it is made again") from error
+    except (ValueError, EOFError) as error:  # EOFError if the file is empty, as a crash of the machine can leave it
+        raise InputError(f"{path}: damaged ({brief(error)}); delete it, and it is made again") from error
 
 
 def _key(paths, shape):
-    """Names the result by all that it is made of."""
+    """A name for the result, which changes with everything that it is made of."""
     made_by = __version__, tf.__version__, pathlib.Path(decode.__file__).read_bytes()
     hasher = hashlib.sha256(repr((made_by, shape)).encode())
     for path in paths:
         try:
             status = os.stat(path)
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); wanted a picture") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror}); wanted an image") from error
         hasher.update(f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return hasher.hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Waits for other processes at work there; the lock of one that is killed goes with it."""
+    """Waits for other processes that work there; a killed process releases its lock."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -82,7 +82,7 @@ def _write(path, paths, shape):
         atomic.replacing(path) as draft,
         open(draft, "wb") as file,
         contextlib.closing(decode.stream(paths, shape[1])) as pictures,
-        Progress("decode pictures", len(paths)) as bar,
+        Progress("decode images", len(paths)) as bar,
     ):
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for picture in pictures:

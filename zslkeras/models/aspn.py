@@ -1,9 +1,9 @@
 """ASPN: Lu, Yu, Lu, Shen and Zhang, Attentive Semantic Preservation Network for Zero-Shot Learning.
 
-Learns to generate a class's visual prototype from its embedding. The encoder E makes features of an embedding s and
-noise z, the decoder D takes them apart again, a conditional critic (WGAN with gradient penalty) tells real pairs from
-generated ones, and category attention lets each generated feature look at the others. An image belongs to the class
-with the nearest prototype.
+Learns to generate a class's visual prototype from its embedding. The encoder E generates features from an embedding s
+and noise z, the decoder D infers both from features, a conditional critic (WGAN with gradient penalty) tells real pairs
+from generated ones, and category attention lets each generated feature look at the others. An image belongs to the
+class with the nearest prototype.
 
     L = L_V + L_S + L_pre + L_D + theta L_cls                                                              Eq. (9)
     L_V Eq. (1), L_S Eq. (2), L_pre Eq. (3), L_D Eq. (4), attention Eq. (5-6), L_cls Eq. (7-8)
@@ -13,8 +13,8 @@ Deviations, each a field of the config with the printed form at hand:
   two thousand times L_cls (the predecessor's released code takes means too).
 - Eq. (5) divides by a sum over i, the rows of f, and Eq. (6) sums over the same i, where the text and Fig. 2 say row
   softmax: `attention_axis`. Either way a feature becomes a weighted mean of others; f and g change places.
-- Attention depends on who else is in the list. Training looks within the batch as printed; prototypes look at the
-  classes of the stage with z = 0, so that a class scores the same in any list: `context`.
+- Attention depends on the other classes in the list. Training looks within the batch as printed; prototypes look at
+  the classes of the stage with z = 0, so that a class has the same score in any list: `context`.
 """
 
 import dataclasses
@@ -23,85 +23,75 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.layers import SCALINGS, FeatureScaling, Whitening, l2_normalize
 from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.layers import SCALINGS, FeatureScaling, Whitening, dense, l2_normalize
+from zslkeras.models.optimizers import adam
+
+_ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid")
+_SIMILARITIES = ("dot", "cosine", "euclidean")
 
 
 @dataclasses.dataclass(frozen=True)
-class ASPNConfig:
-    hidden: int = 1800  # Sec. 4.1; "three-layer" counts layers of units: with three of weights E and D exceed Table 2
-    theta: float = 1.0  # of L_cls, Sec. 4.1
-    beta: float = 0.01  # of the gradient penalty, Sec. 4.1; the usual WGAN-GP has 10
-    alpha: float = 0.9  # initial share of attention in Eq. (6), Sec. 4.1; learned as the logit of alpha
-    learning_rate: float = 1e-4  # Sec. 4.1
-    batch_size: int = 64  # Sec. 4.1
-    # The ablations of Fig. 3: what each part weighs.
-    visual_weight: float = 1.0  # L_V
-    semantic_weight: float = 1.0  # L_S
-    cycle_weight: float = 1.0  # L_pre
-    critic_weight: float = 1.0  # the generator's side of L_D; 0 trains no critic
+class ASPNConfig(Config):
+    # Sec. 4.1; "three-layer" counts layers of units: with three layers of weights E and D exceed Table 2.
+    hidden: int = setting(1800, least=1)
+    theta: float = setting(1.0, least=0)  # of L_cls, Sec. 4.1
+    beta: float = setting(0.01, least=0)  # of the gradient penalty, Sec. 4.1; the usual WGAN-GP has 10
+    # Initial share of attention in Eq. (6), Sec. 4.1; learned as the logit of alpha.
+    alpha: float = setting(0.9, above=0, below=1)
+    learning_rate: float = setting(1e-4, above=0)  # Sec. 4.1
+    batch_size: int = setting(64, least=1)  # Sec. 4.1
+    # The ablations of Fig. 3: the weight of each part.
+    visual_weight: float = setting(1.0, least=0)  # L_V
+    semantic_weight: float = setting(1.0, least=0)  # L_S
+    cycle_weight: float = setting(1.0, least=0)  # L_pre
+    critic_weight: float = setting(1.0, least=0)  # the generator's side of L_D; 0 trains no critic
     attention: bool = True
     # Not in the paper.
-    noise_dim: int | None = None  # |z|; None is the width of the embedding, which reproduces Table 2's parameters
-    attention_dim: int = 225  # width of f and g; reproduces Table 2's parameters
-    attention_axis: str = "row"  # or "column", Eq. (5) as printed
-    context: str = "fixed"  # "fixed": prototypes attend to the stage's classes; "candidates": to the list they are in
-    critic_hidden: int = 1200  # of the predecessor; two critics of it reproduce Table 2's parameters
-    critic_steps: int = 1  # per step of E and D, as the predecessor
-    penalty: str = "squared"  # (|g|^2 - 1)^2 as printed below Eq. (4), or "norm", (|g| - 1)^2 as usual
-    reduction: str = "mean"  # of the regressions, or "sum" over elements as printed
-    scaling: str = "minmax"  # of the features, as the family of feature-generating methods does; see layers.SCALINGS
-    whitening: float = 0.0  # shrinkage of layers.Whitening on top of it; 0 is none
-    embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
-    hidden_activation: str = "relu"  # of E and D, Sec. 4.1; with few classes "linear" generalises better
+    noise_dim: int | None = setting(None, least=1)  # |z|; None: the width of the embedding, which reproduces Table 2
+    attention_dim: int = setting(225, least=1)  # width of f and g; reproduces Table 2's parameters
+    attention_axis: str = setting("row", choices=("row", "column"))  # "column" is Eq. (5) as printed
+    # "fixed": prototypes attend to the classes of the stage; "candidates": to the list they are in.
+    context: str = setting("fixed", choices=("fixed", "candidates"))
+    critic_hidden: int = setting(1200, least=1)  # of the predecessor; two such critics reproduce Table 2's parameters
+    critic_steps: int = setting(1, least=1)  # per step of E and D, as in the predecessor
+    # (|g|^2 - 1)^2 as printed below Eq. (4), or "norm", (|g| - 1)^2 as usual.
+    penalty: str = setting("squared", choices=("squared", "norm"))
+    reduction: str = setting("mean", choices=("mean", "sum"))  # of the regressions; "sum" over elements as printed
+    scaling: str = setting("minmax", choices=SCALINGS)  # of the features, as in other feature-generating methods
+    whitening: float = setting(0.0, least=0)  # shrinkage of layers.Whitening after the scaling; 0 is no whitening
+    embedding_scaling: str = setting("none", choices=SCALINGS)  # of class embeddings, fitted on the seen classes
+    # Of E and D, Sec. 4.1; with few classes "linear" generalises better.
+    hidden_activation: str = setting("relu", choices=_ACTIVATIONS)
     # ReLU fits features that are never negative, as minmax makes them; centred ones need "linear".
-    visual_activation: str = "relu"
-    semantic_activation: str = "linear"  # sentence embeddings are negative in half their places
-    similarity: str = "dot"  # in Eq. (8), as printed; or "cosine", "euclidean" (minus the squared distance)
-    temperature: float = 1.0  # the factor of the similarity in Eq. (8)
-    decision: str = "euclidean"  # Sec. 3.5: nearest prototype; or "cosine", "dot"
-    classes_in_loss: str = "all"  # M in Eq. (8) is all classes, seen and unseen; "seen" reads no unseen embedding
-    # The predecessor classifies in the space of embeddings too, by D(x); the paper drops it. 0 is the paper.
-    semantic_theta: float = 0.0  # of that loss: -log softmax of temperature * cosine of D(x) and the embeddings
-    semantic_decision: float = 0.0  # what cosine(D(x), s) adds to the score
-    prototype_draws: int = 0  # prototypes from z = 0, or the mean of so many draws
-    dropout: float = 0.0  # of E's hidden layer in training
-    weight_decay: float = 0.0  # decoupled
-    epochs: int = 30  # the paper says only that the best model on test was taken
-    sampler: str = "plain"
-    patience: int | None = 10
-
-    def __post_init__(self):
-        choices = {
-            "attention_axis": ("row", "column"),
-            "context": ("fixed", "candidates"),
-            "penalty": ("squared", "norm"),
-            "reduction": ("mean", "sum"),
-            "similarity": tuple(_SIMILARITIES),
-            "decision": tuple(_SIMILARITIES),
-            "classes_in_loss": ("all", "seen"),
-            "scaling": SCALINGS,
-            "embedding_scaling": SCALINGS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha: got {self.alpha}; wanted a number between 0 and 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout: got {self.dropout}; wanted at least 0 and less than 1")
-        for name in ("hidden", "critic_hidden", "attention_dim", "critic_steps", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
+    visual_activation: str = setting("relu", choices=_ACTIVATIONS)
+    # Half the elements of a sentence embedding are negative.
+    semantic_activation: str = setting("linear", choices=_ACTIVATIONS)
+    # In Eq. (8), "dot" as printed; "euclidean" is minus the squared distance.
+    similarity: str = setting("dot", choices=_SIMILARITIES)
+    temperature: float = setting(1.0, above=0)  # the factor of the similarity in Eq. (8)
+    decision: str = setting("euclidean", choices=_SIMILARITIES)  # Sec. 3.5: nearest prototype
+    # M in Eq. (8) is all classes, seen and unseen; "seen" reads no unseen embedding.
+    classes_in_loss: str = setting("all", choices=("all", "seen"))
+    # The predecessor also classifies in the space of embeddings, by D(x); the paper does not. 0 is the paper.
+    semantic_theta: float = setting(0.0, least=0)  # of that loss: cross entropy of temperature * cosine(D(x), s)
+    semantic_decision: float = setting(0.0, least=0)  # the factor of cosine(D(x), s) in the score
+    prototype_draws: int = setting(0, least=0)  # prototypes are from z = 0, or the mean of so many draws
+    dropout: float = setting(0.0, least=0, below=1)  # of E's hidden layer in training
+    weight_decay: float = setting(0.0, least=0)  # decoupled
+    epochs: int = setting(30, least=1)  # the paper only says that the best model on test was taken
+    sampler: str = setting("plain", choices=SAMPLERS)
+    patience: int | None = setting(10, least=1)
 
 
 def attend(queries, keys, values):
-    """Category attention, Eq. (5-6): each row's t is a mean of the rows looked at, weighted by a softmax over them.
+    """Category attention, Eq. (5-6): t of each row is the mean of the rows it looks at, weighted by a softmax.
 
     Args:
         queries: [b, d], of the rows that look.
-        keys: [c, d], of the rows looked at.
-        values: [c, hidden], those rows.
+        keys: [c, d], of the rows they look at.
+        values: [c, hidden], the rows they look at.
 
     Returns:
         [b, hidden].
@@ -110,7 +100,7 @@ def attend(queries, keys, values):
 
 
 def critic_loss(real_scores, fake_scores):
-    """What the critic minimises in Eq. (4), without its penalty."""
+    """The part of Eq. (4) that the critic minimises, without the penalty."""
     return tf.reduce_mean(fake_scores) - tf.reduce_mean(real_scores)
 
 
@@ -120,13 +110,13 @@ def gradient_penalty(critic, between, embeddings, form="squared"):
         tape.watch(between)
         scores = critic(tf.concat([between, embeddings], 1))
     squared = tf.reduce_sum(tape.gradient(scores, between) ** 2, axis=1)
-    # The root's gradient is infinite at zero: features that are all zero would make every weight NaN.
+    # The gradient of the root is infinite at zero: features that are all zero would make every weight NaN.
     length = squared if form == "squared" else tf.sqrt(tf.maximum(squared, 1e-12))
     return tf.reduce_mean((length - 1.0) ** 2)
 
 
 def prototype_loss(scores, labels):
-    """L_cls of one side, Eq. (7-8): -log softmax of the scores at the own class, mean over rows."""
+    """L_cls of one side, Eq. (7-8): cross entropy of the scores, mean over rows."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores))
 
 
@@ -144,7 +134,7 @@ def _euclidean(features, prototypes):
     return 2 * _dot(features, prototypes) - squares
 
 
-_SIMILARITIES = {"dot": _dot, "cosine": _cosine, "euclidean": _euclidean}
+_SIMILARITY = {"dot": _dot, "cosine": _cosine, "euclidean": _euclidean}
 
 
 class ASPN(ZeroShotModel):
@@ -172,17 +162,18 @@ class ASPN(ZeroShotModel):
         self.scaling = FeatureScaling(width, name="scaling")
         self.whitening = Whitening(width, name="whitening") if config.whitening > 0 else None
         self.embedding_scaling = FeatureScaling(semantics, name="embedding_scaling")
-        self.hidden = _dense(semantics + self.noise_dim, config.hidden, config.hidden_activation, "encoder_hidden")
-        self.out = _dense(config.hidden, width, config.visual_activation, "encoder_out")
-        self.f = _dense(config.hidden, config.attention_dim, None, "attention_f", use_bias=False)
-        self.g = _dense(config.hidden, config.attention_dim, None, "attention_g", use_bias=False)
+        hidden, to_hidden = config.hidden, {"activation": config.hidden_activation}
+        self.hidden = dense(semantics + self.noise_dim, hidden, "encoder_hidden", **to_hidden)
+        self.out = dense(hidden, width, "encoder_out", activation=config.visual_activation)
+        self.f = dense(hidden, config.attention_dim, "attention_f", use_bias=False)
+        self.g = dense(hidden, config.attention_dim, "attention_g", use_bias=False)
         share = np.log(config.alpha / (1 - config.alpha))
         self.alpha_logit = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(share), trainable=config.attention, name="alpha_logit"
         )
-        self.decoder_hidden = _dense(width, config.hidden, config.hidden_activation, "decoder_hidden")
-        self.decoder_semantics = _dense(config.hidden, semantics, config.semantic_activation, "decoder_semantics")
-        self.decoder_noise = _dense(config.hidden, self.noise_dim, None, "decoder_noise")
+        self.decoder_hidden = dense(width, hidden, "decoder_hidden", **to_hidden)
+        self.decoder_semantics = dense(hidden, semantics, "decoder_semantics", activation=config.semantic_activation)
+        self.decoder_noise = dense(hidden, self.noise_dim, "decoder_noise")
         self.critic = keras.Sequential(
             [
                 keras.Input((width + semantics,)),
@@ -200,7 +191,7 @@ class ASPN(ZeroShotModel):
 
     @classmethod
     def reads_unseen_embeddings(cls, config):
-        return config.classes_in_loss == "all"  # Eq. (8) sums over them, and prototypes attend to them
+        return config.classes_in_loss == "all"  # Eq. (8) sums over unseen classes, and prototypes attend to them
 
     def adapt(self, benchmark):
         rows = benchmark.train
@@ -208,21 +199,18 @@ class ASPN(ZeroShotModel):
         if self.whitening is not None:
             scaled = lambda rows: self.scaling(np.asarray(benchmark.take(rows), np.float32))  # noqa: E731
             self.whitening.fit(scaled, rows, benchmark.labels[rows], self.config.whitening)
-        embeddings = benchmark.class_embeddings
-        self.embedding_scaling.fit(
-            self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
-        )
+        self.embedding_scaling.fit_classes(self.config.embedding_scaling, benchmark)
 
     def compile(self, optimizer=None, critic_optimizer=None, **kwargs):
-        rate, decay = self.config.learning_rate, self.config.weight_decay or None
-        super().compile(optimizer=optimizer or keras.optimizers.Adam(rate, weight_decay=decay), **kwargs)
-        self.critic_optimizer = critic_optimizer or keras.optimizers.Adam(rate)
+        rate, decay = self.config.learning_rate, self.config.weight_decay
+        super().compile(optimizer=optimizer or adam(rate, decay), **kwargs)
+        self.critic_optimizer = critic_optimizer or adam(rate)
         self.optimizer.build(self.generator_variables)
         self.critic_optimizer.build(self.critic.trainable_variables)
 
     @property
     def generator_variables(self):
-        """All but the critic's. Made anew each time: a list that is kept would be saved as further weights."""
+        """All but the critic's. Not kept: Keras would save a kept list as further weights."""
         return [variable for variable in self.trainable_variables if not variable.path.startswith("critic")]
 
     def encode(self, embeddings, noise, context=None, training=False):
@@ -231,13 +219,13 @@ class ASPN(ZeroShotModel):
         Args:
             embeddings: [b, A], scaled.
             noise: [b, |z|].
-            context: [c, hidden], hidden features to look at; None for those of the batch, of all replicas.
+            context: [c, hidden], hidden features to look at; None for those of the batch on all replicas.
             training: whether hidden units are dropped.
         """
         hidden = self.hidden(tf.concat([embeddings, noise], 1))
         if training and self.config.dropout:
-            kept = tf.cast(self.uniform(tf.shape(hidden)) >= self.config.dropout, hidden.dtype)
-            hidden *= kept / (1 - self.config.dropout)
+            kept = self.kept(tf.shape(hidden), self.config.dropout)
+            hidden *= tf.cast(kept, hidden.dtype) / (1 - self.config.dropout)
         if self.config.attention:
             context = self.gather(hidden) if context is None else context
             ours, theirs = (self.f, self.g) if self.config.attention_axis == "row" else (self.g, self.f)
@@ -266,7 +254,7 @@ class ASPN(ZeroShotModel):
         config = self.config
         features = self._features(inputs)  # x
         embeddings = self.embedding_scaling(tf.gather(self.class_embeddings.value, labels))  # s
-        critic = penalty = semantic = cycle = tf.constant(0.0)  # for the ablations that leave them out
+        critic = penalty = semantic = cycle = tf.constant(0.0)  # in ablations that leave them out
         if config.critic_weight > 0:
             for _ in range(config.critic_steps):
                 critic, penalty = self._critic_step(features, embeddings)
@@ -283,7 +271,7 @@ class ASPN(ZeroShotModel):
                 cycle += self._regression(features, self.encode(inferred, inferred_noise, training=True))
             listed, own = self._training_classes(labels)
             prototypes = self.prototypes(listed)
-            similarity = _SIMILARITIES[config.similarity]
+            similarity = _SIMILARITY[config.similarity]
             classes = prototype_loss(config.temperature * similarity(features, prototypes), own)  # Eq. (7-8)
             classes += prototype_loss(config.temperature * similarity(fake, prototypes), own)
             loss = config.visual_weight * visual + config.semantic_weight * semantic + config.cycle_weight * cycle
@@ -305,10 +293,10 @@ class ASPN(ZeroShotModel):
         )
 
     def _critic_step(self, features, embeddings):
-        """One step of the critic on Eq. (4); E and D stand still."""
+        """One step of the critic on Eq. (4); E and D do not change."""
         rows = tf.shape(features)[0]
         fake = self.encode(embeddings, self.noise([rows, self.noise_dim]))
-        place = self.uniform([rows, 1])  # tau lies anywhere on the line between x and x_hat
+        place = self.uniform([rows, 1])  # of tau on the line between x and x_hat
         with tf.GradientTape() as tape:
             real_scores = self.critic(tf.concat([features, embeddings], 1))
             fake_scores = self.critic(tf.concat([fake, embeddings], 1))
@@ -331,15 +319,16 @@ class ASPN(ZeroShotModel):
         return embeddings if self.config.classes_in_loss == "all" else embeddings[self.seen_mask.value > 0]
 
     def score_classes(self, inputs, class_embeddings):
+        """The similarity to prototypes, Sec. 3.5."""
         features = self._features(inputs)
-        scores = _SIMILARITIES[self.config.decision](features, self.prototypes(class_embeddings))
+        scores = _SIMILARITY[self.config.decision](features, self.prototypes(class_embeddings))
         if self.config.semantic_decision > 0:
             inferred, _ = self.decode(features)
             scores += self.config.semantic_decision * _cosine(inferred, self.embedding_scaling(class_embeddings))
         return scores
 
     def embed(self, inputs):
-        """The scaled features, and where the decision is made elsewhere those spaces: whitened, and D's embedding."""
+        """The scaled features, and the other spaces the decision uses: whitened features, and D's embedding."""
         features = self._features(inputs)
         spaces = {"baseline": self.scaling(tf.cast(inputs, tf.float32))}
         if self.whitening is not None:
@@ -353,7 +342,7 @@ class ASPN(ZeroShotModel):
         return features if self.whitening is None else self.whitening(features)
 
     def _prototype_noise(self):
-        """The z of prototypes: zero, or fixed draws, so that scoring is a function."""
+        """The z of prototypes: zero, or fixed draws, so that scoring is deterministic."""
         if not self.config.prototype_draws:
             return [tf.zeros([self.noise_dim])]
         draws = np.random.default_rng(self.seed).standard_normal((self.config.prototype_draws, self.noise_dim))
@@ -363,10 +352,4 @@ class ASPN(ZeroShotModel):
         squares = (wanted - got) ** 2
         if self.config.reduction == "mean":
             return tf.reduce_mean(squares)
-        return tf.reduce_mean(tf.reduce_sum(squares, 1))  # over elements; over rows the mean, as for every other loss
-
-
-def _dense(inputs, units, activation, name, use_bias=True):
-    layer = keras.layers.Dense(units, activation=activation, use_bias=use_bias, name=name)
-    layer.build((None, inputs))
-    return layer
+        return tf.reduce_mean(tf.reduce_sum(squares, 1))  # the mean over rows, as of every other loss

@@ -1,4 +1,4 @@
-"""What every zero-shot model shares: the parts that distribution, resuming and new classes make subtle.
+"""What every zero-shot model shares: the parts that distribution, resuming, saving and new classes make subtle.
 
 A method is a subclass with a frozen `Config`, the networks in `__init__`, the optimizers in `compile`, the algorithm
 in `train_step`, and `score_classes`, which scores any candidate classes by their embeddings.
@@ -10,18 +10,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zslkeras.errors import InputError
+
+FORMAT = 1  # of a saved `.keras` model; another number is another layout
+
 
 class ZeroShotModel(keras.Model):
     """Base of all methods. Knows none of them by name.
 
     Class attributes:
-        Config: the frozen dataclass of hyperparameters, each written once.
+        Config: the frozen dataclass of hyperparameters, each written once; see config.Config.
         eats: the kind of inputs: "features", "maps", "levels" or "images".
         ablations: the paper's ablation rows, name -> config overrides.
-        default_seeds: how many seeds a result is the mean of unless told otherwise.
+        default_seeds: how many seeds a result is the mean of by default.
         losses_reported: the names that `report` takes.
-        prepare: (input, seed [2]) -> what `train_step` gets of one row: a method without weights, run as rows are read;
-            None where it gets the input itself.
+        prepare: a method without weights, run while rows are read: (input, seed [2]) -> what `train_step` gets for
+            one row; None where it gets the input itself.
         paper_rule: how the paper decides between seen and unseen classes, {"gamma": added to unseen scores}, or None.
     """
 
@@ -45,7 +49,7 @@ class ZeroShotModel(keras.Model):
             class_embeddings: [C, A], the classes of the stage.
             seen_mask: [C], true where a class has training rows.
             attribute_vectors: [A, V] or None.
-            seed: of the noise drawn while training.
+            seed: of the noise drawn in training.
         """
         super().__init__(**kwargs)
         self.config = config
@@ -56,7 +60,7 @@ class ZeroShotModel(keras.Model):
         self.attribute_vectors = None
         if attribute_vectors is not None:
             self.attribute_vectors = self._constant("attribute_vectors", attribute_vectors)
-        # How many draws `noise` has made: a weight, so that a resumed run goes on with the draw it stopped at.
+        # How many draws `noise` has made. It is a weight, so that a resumed run continues with the next draw.
         self.draws = self.add_weight(
             shape=(),
             dtype="int32",
@@ -66,12 +70,12 @@ class ZeroShotModel(keras.Model):
             name="draws",
         )
         self.trackers = {name: keras.metrics.Mean(name) for name in self.losses_reported}
-        # Sub-networks are built in __init__: an unbuilt model under a strategy is called symbolically by `fit`.
+        # Sub-networks are built in __init__: `fit` calls an unbuilt model symbolically, which fails under a strategy.
         self.built = True
 
     @classmethod
     def for_benchmark(cls, benchmark, config, seed=0):
-        """A model of the stage's sizes, with what is fitted rather than trained (a scaler) fitted on its train rows."""
+        """A model of the stage's sizes; its fitted parts (scalers and the like) are fitted on the training rows."""
         model = cls(
             config,
             benchmark.input_shape,
@@ -85,15 +89,15 @@ class ZeroShotModel(keras.Model):
 
     @classmethod
     def reads_unseen_embeddings(cls, config):
-        """Whether training reads the embeddings of unseen classes (class-transductive); results say so."""
+        """Whether training reads the embeddings of unseen classes (class-transductive); results report it."""
         del config
         return False
 
     def adapt(self, benchmark):
-        """Fits what is fitted and not trained, on training rows only. Nothing in the base."""
+        """Fits what is fitted and not trained, on training rows only; the base has nothing to fit."""
 
     def learn(self, run):
-        """Learns the stage, handing each state worth scoring to `run`: an epoch here, a setting in a closed form."""
+        """Learns the stage and hands each state worth scoring to `run`: here an epoch, in a closed form a setting."""
         run.epochs(self)
 
     def minimize(self, tape, loss, optimizer, variables):
@@ -102,35 +106,39 @@ class ZeroShotModel(keras.Model):
         optimizer.apply(tape.gradient(loss, variables, output_gradients=share), variables)
 
     def gather(self, rows):
-        """The rows of all replicas, with gradient: for what a part of the batch would make another function of."""
+        """The rows of all replicas, with gradient: for losses that are not means over rows."""
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
             return rows
         return context.all_gather(rows, axis=0)
 
     def noise(self, shape):
-        """Standard normal draws, different at every call and on every replica, the same in a run of the same seed."""
+        """Standard normal draws: different at every call and on every replica, the same in a run of the same seed."""
         return tf.random.stateless_normal(shape, self._next_seed())
 
     def uniform(self, shape):
-        """Draws from 0..1, otherwise as `noise`."""
+        """Uniform draws from 0 to 1, otherwise like `noise`."""
         return tf.random.stateless_uniform(shape, self._next_seed())
 
+    def kept(self, shape, rate):
+        """Dropout's draw: bool of this shape, false with a chance of `rate`."""
+        return self.uniform(shape) >= rate
+
     def report(self, **losses):
-        """Feeds one mean a loss and returns the means so far; a loss that is not finite stops the run by its name."""
+        """Updates the mean of each loss and returns the means so far; the run stops at a loss that is not finite."""
         for name, loss in losses.items():
             self.trackers[name].update_state(tf.debugging.check_numerics(loss, name))
         return {name: self.trackers[name].result() for name in losses}
 
     def score_classes(self, inputs, class_embeddings):
-        """Scores any K candidate classes, free of any bias towards seen or unseen.
+        """Scores any K candidate classes, without a bias towards seen or unseen ones.
 
         Args:
             inputs: [B, ...] of the kind the model eats.
-            class_embeddings: [K, A], of classes it was trained on or not.
+            class_embeddings: [K, A], of classes from training or of others.
 
         Returns:
-            [B, K]. A class has the same score alone, reordered or among others.
+            [B, K]. A class has the same score alone, in another order and among others.
         """
         raise NotImplementedError
 
@@ -144,11 +152,11 @@ class ZeroShotModel(keras.Model):
         return tf.where(unseen_wins, tf.argmax(best_unseen, 1), self.seen_answers(scores, inputs, seen_mask))
 
     def seen_answers(self, scores, inputs, seen_mask):
-        """[B] the seen class that a row is given where gamma leaves it to the seen ones: that of the highest score.
+        """[B] the seen class of each row, used where gamma decides for a seen one: the class of the highest score.
 
-        A model that knows more of the classes it was trained on may answer another one; who is unseen it cannot change.
+        A model that knows more about its training classes may answer differently. This changes no decision for unseen.
         """
-        del inputs  # for rules that look again
+        del inputs  # for rules that look at them again
         return tf.argmax(tf.where(tf.cast(seen_mask, tf.bool), scores, scores.dtype.min), 1)
 
     def call(self, inputs):
@@ -157,6 +165,7 @@ class ZeroShotModel(keras.Model):
     def get_config(self):
         vectors = self.attribute_vectors
         return {
+            "format": FORMAT,
             "config": dataclasses.asdict(self.config),
             "input_shape": self.row_shape,
             "embeddings_shape": tuple(self.class_embeddings.shape),
@@ -167,7 +176,9 @@ class ZeroShotModel(keras.Model):
 
     @classmethod
     def from_config(cls, config):
-        # The constants come back with the weights; what is needed here is what decides shapes.
+        if config.get("format") != FORMAT:
+            raise InputError(f"format: got {config.get('format')!r}; wanted {FORMAT}, which this version reads")
+        # The constants are restored with the weights; here only their shapes matter.
         vectors = config["vectors_shape"]
         return cls(
             cls.Config(**_tuples(config["config"])),
@@ -179,11 +190,16 @@ class ZeroShotModel(keras.Model):
         )
 
     def get_compile_config(self):
-        return {}  # `compile` takes everything from `config`
+        return {key: value for key, value in vars(self).items() if isinstance(value, keras.optimizers.Optimizer)}
 
     def compile_from_config(self, config):
-        del config
+        # `compile` makes its optimizers from the model's config, with the variables they treat apart. Only those that
+        # were handed to it instead are made from what was saved. Their state is restored with the weights.
         self.compile()
+        made = {key: keras.saving.serialize_keras_object(value) for key, value in self.get_compile_config().items()}
+        given = {key: saved for key, saved in config.items() if _kind(saved) != _kind(made[key])}
+        if given:
+            self.compile(**{key: keras.saving.deserialize_keras_object(saved) for key, saved in given.items()})
 
     def _next_seed(self):
         self.draws.assign_add(1)
@@ -195,6 +211,12 @@ class ZeroShotModel(keras.Model):
         return self.add_weight(
             shape=value.shape, initializer=keras.initializers.Constant(value), trainable=False, name=name
         )
+
+
+def _kind(optimizer):
+    """A serialized optimizer without its name, which Keras numbers, and its rate, which is among the weights."""
+    settings = {key: value for key, value in optimizer["config"].items() if key not in ("name", "learning_rate")}
+    return optimizer["class_name"], settings
 
 
 def _tuples(config):

@@ -1,21 +1,21 @@
 """DRMN: Han, Gao, Lin, Yan, Ding, Gao and Xia, Dual Relation Mining Network for Zero-Shot Learning (2024).
 
-Every attribute looks for its regions in a map fused from several levels of a backbone, weighs the channels of what it
-found, and scores it. While training, the attributes of all pictures of a batch also look at each other (SIT). A head
-that knows nothing of attributes helps to tell seen classes apart.
+Every attribute attends to regions of a map fused from several levels of a backbone, weighs the channels of the attended
+feature, and scores it. In training, the attributes of all images of a batch also attend to each other (SIT). A head
+without attributes helps to tell seen classes apart.
 
     L = L_AC + lambda_GC L_GC                                       Eq. (11), with Eq. (9) and (10) on logits o, Eq. (8)
-    class = argmax of o + an indicator of unseen classes; a seen one is decided anew with the head           Algorithm 1
+    class = argmax of o + an indicator of unseen classes; if it is seen, the head takes part in a second     Algorithm 1
 
 Deviations, fields of the config where the printed form is at hand:
-- Eq. (9) prints a sum over unseen classes of log p, which at CUB's 50 outweighs the classification. The work it cites
-  has -log of the mean over the batch of the unseen mass: `calibration` "mass"; "printed" is as printed.
-- Algorithm 1 takes its second argmax over all classes, to which the head says nothing of the unseen; here it is one
-  over the seen, so that the gate alone decides who is unseen.
+- Eq. (9) prints a sum over unseen classes of log p, which for the 50 of CUB outweighs the classification. The work it
+  cites has -log of the mean over the batch of the unseen probability: `calibration` "mass"; "printed" is as printed.
+- Algorithm 1 takes its second argmax over all classes, but the head is not trained on unseen ones. Here it is over the
+  seen classes, so the first argmax alone decides which images are unseen.
 - SIT's loss is not printed; "a shared classifier before and after" is read as the mean of L_AC on both.
-- The paper does not say whether the backbone is trained. DRMN reads its maps; then nothing is shared between the head
-  and the rest, and lambda_GC is no more than a factor of the head's own gradient. DRMNFromPictures has the backbone in
-  it, and trains it where it is told to.
+- The paper does not say whether the backbone is trained. DRMN reads its maps; then the head shares no weights with the
+  rest, and lambda_GC is only a factor of the head's own gradient. DRMNFromPictures contains the backbone, and trains it
+  if `backbone_rate` is above 0.
 """
 
 import dataclasses
@@ -27,86 +27,69 @@ import tensorflow as tf
 
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
-from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
-from zslkeras.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.layers import (
+    SCALINGS,
+    VARIANCE_EPSILON,
+    FeatureScaling,
+    dense,
+    l2_normalize,
+    load_backbone,
+    scaled_maps,
+)
+from zslkeras.models.losses import self_calibration, self_calibration_as_printed
+from zslkeras.models.optimizers import AdamWithSlowPart, adam
 
-_EPSILON = 1e-5  # of the variance in every normalisation, as in most published code; Keras has 1e-3
-_WEIGHTS_AT_ONCE = 2**24  # attention weights held together while attributes look at each other: 64 MB in float32
+_WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
 @dataclasses.dataclass(frozen=True)
-class DRMNConfig:
-    """Defaults are CUB's."""
+class DRMNConfig(Config):
+    """The defaults are those for CUB."""
 
-    lambda_sc: float = 0.1  # of the self-calibration in Eq. (9), Sec. 4
-    lambda_gc: float = 0.6  # of L_GC, Sec. 4; 0 leaves out the head
-    beta: float = 0.3  # of the attributes in Algorithm 1, Sec. 4; 1 leaves out the ensemble
-    reduction: int = 4  # m of the bottleneck in Eq. (4), Sec. 4
-    learning_rate: float = 1e-3  # Sec. 4
-    halve_every: int = 10  # epochs, after which the rate is halved, Sec. 4
+    lambda_sc: float = setting(0.1, least=0)  # of the self-calibration in Eq. (9), Sec. 4
+    lambda_gc: float = setting(0.6, least=0)  # of L_GC, Sec. 4; 0 leaves out the head
+    beta: float = setting(0.3, least=0, most=1)  # of the attributes in Algorithm 1, Sec. 4; 1 leaves out the ensemble
+    reduction: int = setting(4, least=1)  # m of the bottleneck in Eq. (4), Sec. 4
+    learning_rate: float = setting(1e-3, above=0)  # Sec. 4
+    halve_every: int = setting(10, least=1)  # epochs, after which the rate is halved, Sec. 4
     # The ablations of Tables 2 and 3.
-    fusion: bool = True  # of the levels; without it one level is seen
+    fusion: bool = True  # of the levels; without it a single level is read
     channel_attention: bool = True
     interaction: bool = True  # SIT
     # Not in the paper.
-    interaction_across: str = "all"  # one sequence of B * A tokens as described; "pictures": one an attribute, cheap
-    heads: int = 4  # of SIT, as the method it cites
-    feedforward: int | None = None  # width of SIT's MLP; None is that of the tokens, as the method it cites
-    dropout: float = 0.5  # in SIT, as the method it cites; not of its attention weights
-    scale: float = 5.0  # gamma in Eq. (8), as the work it cites
-    calibration: str = "mass"  # or "printed"
-    indicator: float = 1.0  # what I adds to unseen classes in Eq. (9); the work cited takes as much off the seen ones
+    # One sequence of all B * A tokens as described, or the cheap "pictures": a sequence of B tokens per attribute.
+    interaction_across: str = setting("all", choices=("all", "pictures"))
+    heads: int = setting(4, least=1)  # of SIT, as in the method it cites
+    feedforward: int | None = setting(None, least=1)  # width of SIT's MLP; None: of its tokens, as there
+    dropout: float = setting(0.5, least=0, below=1)  # in SIT, as in the method it cites; not of its attention weights
+    scale: float = setting(5.0, above=0)  # gamma in Eq. (8), as in the work it cites
+    calibration: str = setting("mass", choices=("mass", "printed"))
+    indicator: float = setting(1.0, least=0)  # I of unseen classes in Eq. (9); the cited work also has -1 for seen ones
     fused_level: int = -2  # whose grid and width the others are brought to: "the second last block"
-    single_level: int = -1  # the one seen without fusion: baselines of the field see the last
-    downscaling: str = "pooling"  # of finer levels: mean of the cells, no weights; or "convolution", 3x3 with strides
-    prototype_length: float = 1.0  # at the start: the first attention is soft, and Eq. (3) is well above its epsilon
-    norm_momentum: float = 0.9  # of the moving statistics, as in most published code; Keras has 0.99
-    region_scaling: str = "none"  # of the channels of each level, fitted on training rows; see layers.SCALINGS
-    embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
-    weight_decay: float = 0.0  # decoupled
-    averaging: float = 0.0  # of the weights over epochs: how much each counts beside the next, see training.Run
-    batch_size: int = 32  # what SIT's B * A tokens allow
-    epochs: int = 30
-    sampler: str = "plain"
-    patience: int | None = 10
-
-    def __post_init__(self):
-        choices = {
-            "interaction_across": ("all", "pictures"),
-            "calibration": ("mass", "printed"),
-            "downscaling": ("pooling", "convolution"),
-            "region_scaling": SCALINGS,
-            "embedding_scaling": SCALINGS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
-        for name in ("lambda_sc", "lambda_gc", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0")
-        for name in ("scale", "prototype_length"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted more than 0")
-        for name in ("beta", "averaging"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted a number from 0 to 1")
-        for name in ("dropout", "norm_momentum"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0 and less than 1")
-        for name in ("reduction", "halve_every", "heads", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
-        if self.feedforward is not None and self.feedforward < 1:
-            raise ValueError(f"feedforward: got {self.feedforward}; wanted at least 1, or None")
+    single_level: int = -1  # without fusion; baselines of the field read the last level
+    # Of finer levels: "pooling", the mean of cells, has no weights; "convolution" is 3x3 with strides.
+    downscaling: str = setting("pooling", choices=("pooling", "convolution"))
+    # At the start: the first attention is soft, and Eq. (3) is well above its epsilon.
+    prototype_length: float = setting(1.0, above=0)
+    norm_momentum: float = setting(0.9, least=0, below=1)  # of moving statistics; Keras has 0.99
+    region_scaling: str = setting("none", choices=SCALINGS)  # of each level's channels, fitted on training rows
+    embedding_scaling: str = setting("none", choices=SCALINGS)  # of class embeddings, fitted on the seen classes
+    weight_decay: float = setting(0.0, least=0)  # decoupled
+    averaging: float = setting(0.0, least=0, most=1)  # of weights over epochs, see training.loop.Run
+    batch_size: int = setting(32, least=1)  # what SIT's B * A tokens allow
+    epochs: int = setting(30, least=1)
+    sampler: str = setting("plain", choices=SAMPLERS)
+    patience: int | None = setting(10, least=1)
 
 
 def spatial_attention(regions, lookups):
-    """omega of Eq. (1): [B, A, R], a softmax over the regions of a picture.
+    """omega of Eq. (1): [B, A, R], a softmax over the regions of an image.
 
     Args:
         regions: v, [B, R, C].
-        lookups: p_a W_1 of every attribute, [A, C]: one product for all pictures, where W_1 v would be one a picture.
+        lookups: p_a W_1 of every attribute, [A, C]: one product for all images, where W_1 v would be one per image.
     """
     (num_regions, width), num_attributes = regions.shape[1:], lookups.shape[0]
     logits = tf.matmul(tf.reshape(regions, [-1, width]), lookups, transpose_b=True)
@@ -117,13 +100,13 @@ def spatial_attention(regions, lookups):
 def standardize(vectors):
     """norm of Eq. (3): zero mean and unit variance over the channels."""
     mean, variance = tf.nn.moments(vectors, axes=[-1], keepdims=True)
-    return (vectors - mean) * tf.math.rsqrt(variance + _EPSILON)
+    return (vectors - mean) * tf.math.rsqrt(variance + VARIANCE_EPSILON)
 
 
 def channel_attention(prototypes, pooled, w2, w3):
     """eta of Eq. (3-4): [B, A, C], each between 0 and 1.
 
-    W_2 q is the sum of what W_2 makes of the two terms of q: A + B rows are multiplied instead of A * B.
+    W_2 q is computed from the two terms of q: A + B rows are multiplied instead of A * B.
 
     Args:
         prototypes: p, [A, C].
@@ -131,17 +114,17 @@ def channel_attention(prototypes, pooled, w2, w3):
         w2: [C, C / m].
         w3: [C / m, C].
     """
-    of_attributes, of_pictures = (tf.matmul(tf.cast(standardize(x), w2.dtype), w2) for x in (prototypes, pooled))
-    hidden = tf.nn.relu(of_pictures[:, None] + of_attributes[None])
+    of_attributes, of_images = (tf.matmul(tf.cast(standardize(x), w2.dtype), w2) for x in (prototypes, pooled))
+    hidden = tf.nn.relu(of_images[:, None] + of_attributes[None])
     logits = tf.matmul(tf.reshape(hidden, [-1, hidden.shape[-1]]), w3)
     return tf.sigmoid(tf.reshape(logits, [-1, *hidden.shape[1:-1], w3.shape[-1]]))
 
 
 @tf.custom_gradient
 def attend_in_blocks(queries, keys, values):
-    """softmax(queries keys') values, [S, N, d] of S heads, never holding more than a block of the [S, N, M] weights.
+    """softmax(queries keys') values, [S, N, d] of S heads, with one block of the [S, N, M] weights in memory at a time.
 
-    A block is so many queries against all keys, and is made anew for the gradient.
+    A block is some queries against all keys; the gradient computes it again.
 
     Args:
         queries: [S, N, d], scaled.
@@ -151,7 +134,7 @@ def attend_in_blocks(queries, keys, values):
     num_heads, num_queries = _size(queries, 0), _size(queries, 1)
     most = 1 + _WEIGHTS_AT_ONCE // (num_heads * _size(keys, 1))
     num_blocks = -(-num_queries // most)
-    rows = -(-num_queries // num_blocks)  # blocks of one size, so that the last is not padded more than it must be
+    rows = -(-num_queries // num_blocks)  # blocks of equal size, so that the last has little padding
 
     def split(vectors):
         padded = tf.pad(vectors, [[0, 0], [0, num_blocks * rows - num_queries], [0, 0]])
@@ -175,7 +158,7 @@ def attend_in_blocks(queries, keys, values):
         def backward(number, of_queries, of_keys, of_values):
             query, up, out = (part[number] for part in parts)
             weights = weights_of(query)
-            along = tf.reduce_sum(up * out, axis=-1, keepdims=True)  # the sum of weights * slopes, without a pass over
+            along = tf.reduce_sum(up * out, axis=-1, keepdims=True)  # the sum of weights * slopes over keys
             slopes = weights * (tf.matmul(up, values, transpose_b=True) - along)
             of_keys += tf.matmul(slopes, query, transpose_a=True)
             of_values += tf.matmul(weights, up, transpose_a=True)
@@ -207,9 +190,9 @@ def global_loss(logits, labels):
 
 
 class Projection(keras.layers.Layer):
-    """A level brought to the grid and the width of another, and normalised: [B, h, w, F] -> [B, H, W, C].
+    """Brings a level to the grid and width of another, and normalises it: [B, h, w, F] -> [B, H, W, C].
 
-    Means and repetitions of cells commute with a product over channels: it is made where there are fewer cells.
+    Means and repetitions of cells commute with the product over channels, which is made where there are fewer cells.
     """
 
     def __init__(self, shape, target, downscaling, momentum, **kwargs):
@@ -225,8 +208,10 @@ class Projection(keras.layers.Layer):
             )
             self.project.build((None, *cells, channels))
         else:
-            self.project = _dense(channels, self.width, "project", use_bias=False)
-        self.norm = keras.layers.BatchNormalization(momentum=momentum, epsilon=_EPSILON, synchronized=True, name="norm")
+            self.project = dense(channels, self.width, "project", use_bias=False)
+        self.norm = keras.layers.BatchNormalization(
+            momentum=momentum, epsilon=VARIANCE_EPSILON, synchronized=True, name="norm"
+        )
         self.norm.build((None, self.width))
         self.built = True
 
@@ -245,7 +230,7 @@ class Projection(keras.layers.Layer):
 
 
 class DRMN(ZeroShotModel):
-    """Attributes that look for regions, for channels and, while training, at each other."""
+    """Attributes attend to regions, to channels and, in training, to each other."""
 
     Config = DRMNConfig
     eats = "levels"
@@ -267,7 +252,8 @@ class DRMN(ZeroShotModel):
     def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
         num_classes, num_attributes = class_embeddings.shape
-        shapes = self.level_shapes = self._shapes_of_levels()
+        self._add_backbone()
+        shapes = self.level_shapes
         self.level = _place(config.fused_level if config.fusion else config.single_level, len(shapes))
         self.width = shapes[self.level][-1]  # C
         self.seen_classes = np.flatnonzero(np.asarray(seen_mask) > 0)
@@ -289,37 +275,35 @@ class DRMN(ZeroShotModel):
         if config.interaction:
             self._add_interaction()
         if config.lambda_gc > 0:
-            self.head = _dense(shapes[-1][-1], num_classes, "head", dtype="float32")
+            self.head = dense(shapes[-1][-1], num_classes, "head", dtype="float32")
 
     def _add_interaction(self):
-        """SIT. Queries, keys and values have no bias: the keys' would cancel in the softmax."""
+        """SIT. Queries, keys and values have no bias: that of the keys would cancel in the softmax."""
         width, self.head_width = self.width, max(1, self.width // self.config.heads)
         joined, inner = self.config.heads * self.head_width, self.config.feedforward or width
-        self.sit_in = _dense(width, 3 * joined, "sit_in", use_bias=False)
-        self.sit_out = _dense(joined, width, "sit_out")
-        self.sit_hidden = _dense(width, inner, "sit_hidden", activation="relu")
-        self.sit_mlp = _dense(inner, width, "sit_mlp")
-        self.sit_norms = [keras.layers.LayerNormalization(epsilon=_EPSILON, name=f"sit_norm{i}") for i in range(2)]
+        self.sit_in = dense(width, 3 * joined, "sit_in", use_bias=False)
+        self.sit_out = dense(joined, width, "sit_out")
+        self.sit_hidden = dense(width, inner, "sit_hidden", activation="relu")
+        self.sit_mlp = dense(inner, width, "sit_mlp")
+        self.sit_norms = [
+            keras.layers.LayerNormalization(epsilon=VARIANCE_EPSILON, name=f"sit_norm{i}") for i in range(2)
+        ]
         for norm in self.sit_norms:
             norm.build((None, None, width))
 
     @classmethod
     def reads_unseen_embeddings(cls, config):
-        return config.lambda_sc > 0  # the self-calibration of Eq. (9) alone does
+        return config.lambda_sc > 0  # only the self-calibration of Eq. (9) does
 
     def adapt(self, benchmark):
-        embeddings, rows = benchmark.class_embeddings, benchmark.train
-        self._load()
-        self.embedding_scaling.fit(
-            self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
-        )
+        rows = benchmark.train
+        self.embedding_scaling.fit_classes(self.config.embedding_scaling, benchmark)
         for level, scaling in enumerate(self.scalings):
             maps = lambda rows, level=level: np.asarray(self._read(benchmark.take(rows))[level])  # noqa: E731
             scaling.fit_regions(self.config.region_scaling, maps, rows)
 
     def compile(self, optimizer=None, **kwargs):
-        rate, decay = self.config.learning_rate, self.config.weight_decay or None
-        super().compile(optimizer=optimizer or keras.optimizers.Adam(rate, weight_decay=decay), **kwargs)
+        super().compile(optimizer=optimizer or adam(self.config.learning_rate, self.config.weight_decay), **kwargs)
         self.optimizer.build(self.trainable_variables)
 
     def learn(self, run):
@@ -334,7 +318,7 @@ class DRMN(ZeroShotModel):
     def train_step(self, data):
         inputs, labels = data
         config = self.config
-        calibration = global_branch = tf.constant(0.0)  # for what leaves them out
+        calibration = global_branch = tf.constant(0.0)  # in settings that leave them out
         with tf.GradientTape() as tape:
             levels = self._levels(inputs)
             found = self._found(self.fuse(levels, training=True))  # h, Eq. (1-4)
@@ -351,13 +335,13 @@ class DRMN(ZeroShotModel):
         return self.report(class_loss=classes, calibration_loss=calibration, global_loss=global_branch)
 
     def score_classes(self, inputs, class_embeddings):
-        """o of Eq. (8); the head scores no class."""
+        """o of Eq. (8), without the head."""
         return self._logits(self._attribute_scores(inputs), class_embeddings)
 
     def seen_answers(self, scores, inputs, seen_mask):
         """The second argmax of Algorithm 1: of beta softmax(o) + (1 - beta) softmax(g) over the seen classes.
 
-        The classes of `seen_mask` are those of training in their order, among any others, or none.
+        The seen classes in `seen_mask` are those of training, in their order and among any others, or none.
         """
         if self.config.lambda_gc == 0 or self.config.beta == 1:
             return super().seen_answers(scores, inputs, seen_mask)
@@ -375,17 +359,18 @@ class DRMN(ZeroShotModel):
         return {"attribute": self._attribute_scores(inputs)}
 
     def attention(self, inputs):
-        """Where each attribute looks, Eq. (1): {"attribute": [B, A, H, W]}, sums to one over places."""
+        """Where each attribute looks, Eq. (1): {"attribute": [B, A, H, W]}, which sums to one over places."""
         height, width, _ = self.level_shapes[self.level]
         attention = self._spatial_attention(self.fuse(self._levels(inputs)))
         return {"attribute": tf.reshape(tf.cast(attention, tf.float32), [-1, attention.shape[1], height, width])}
 
     @property
     def weighs_channels(self):
+        """Whether there are `channel_weights`."""
         return self.config.channel_attention
 
     def channel_weights(self, inputs):
-        """eta of Eq. (4): [B, A, C]; where `weighs_channels`."""
+        """eta of Eq. (4): [B, A, C]; only if `weighs_channels`."""
         return tf.cast(self._channel_attention(self.fuse(self._levels(inputs))), tf.float32)
 
     def embed(self, inputs):
@@ -396,7 +381,7 @@ class DRMN(ZeroShotModel):
         return {**pooled, "attribute": self._scores(self._found(regions))}
 
     def fuse(self, levels, training=False):
-        """v of Sec. 3.1: [B, R, C], the residual level and the projections of all levels; or the single level."""
+        """v of Sec. 3.1: [B, R, C], one level plus the projections of all levels; without fusion the single level."""
         height, width, channels = self.level_shapes[self.level]
         fused = levels[self.level]
         if self.config.fusion:
@@ -404,10 +389,10 @@ class DRMN(ZeroShotModel):
         return tf.reshape(fused, [-1, height * width, channels])
 
     def interact(self, found):
-        """SIT of h [B, A, C], Eq. (5-6), in training alone: one layer of a transformer's encoder.
+        """SIT of h [B, A, C], Eq. (5-6), in training only: one layer of a transformer's encoder.
 
-        A token is an attribute of a picture. It looks at all attributes of all pictures, or at its own in all pictures;
-        of all replicas too, as the pictures of one would be another batch.
+        A token is an attribute of an image. It attends to all attributes of all images, or to the same attribute in all
+        images, on all replicas: the images of one replica would be another batch.
         """
         attended = self._drop(self.sit_out(self._look(self.sit_in(found))))
         first = self.sit_norms[0](attended + found)  # Eq. (5)
@@ -421,31 +406,31 @@ class DRMN(ZeroShotModel):
         keys, values = tf.split(self.gather(others), 2, axis=2)
         num_attributes = queries.shape[1]
         across_all = self.config.interaction_across == "all"
-        # A sequence is all attributes of all pictures, [heads, B * A, d], or one of them, [A * heads, B, d].
+        # A sequence is all attributes of all images, [heads, B * A, d], or one attribute of them, [A * heads, B, d].
         shape = [-1, heads, width] if across_all else [-1, num_attributes * heads, width]
         sequences = [tf.transpose(tf.reshape(x, shape), [1, 0, 2]) for x in (queries, keys, values)]
         attended = attend_in_blocks(sequences[0] / math.sqrt(width), *sequences[1:])
         return tf.reshape(tf.transpose(attended, [1, 0, 2]), [-1, num_attributes, heads * width])
 
-    def _shapes_of_levels(self):
+    @property
+    def level_shapes(self):
+        """Of each level, fine to coarse: (H, W, F)."""
         return self.row_shape
 
-    def _load(self):
-        """What has weights of its own takes them before anything is fitted."""
+    def _add_backbone(self):
+        """Inputs are levels already."""
 
     def _read(self, inputs):
         """The maps of all levels, as they come."""
         return inputs
 
     def _levels(self, inputs):
-        """The maps in what the layers compute in."""
-        maps = [tf.cast(one, tf.float32) for one in self._read(inputs)]
-        if self.config.region_scaling != "none":
-            maps = [scaling(one) for scaling, one in zip(self.scalings, maps, strict=True)]
-        return [tf.cast(one, self.compute_dtype) for one in maps]
+        """The maps of all levels, in the precision of the layers."""
+        levels, kind = zip(self.scalings, self._read(inputs), strict=True), self.config.region_scaling
+        return [tf.cast(scaled_maps(scaling, kind, maps), self.compute_dtype) for scaling, maps in levels]
 
     def _found(self, regions):
-        """h of Sec. 3.1: [B, A, C], what each attribute finds."""
+        """h of Sec. 3.1: [B, A, C], the attended feature of each attribute."""
         found = tf.matmul(self._spatial_attention(regions), regions)  # k, Eq. (2)
         return found * self._channel_attention(regions) if self.config.channel_attention else found
 
@@ -457,15 +442,15 @@ class DRMN(ZeroShotModel):
         return channel_attention(tf.cast(self.prototypes.value, tf.float32), _mean_of(regions, [1]), w2, w3)
 
     def _scores(self, found):
-        """e of Eq. (7): [B, A] of h or SIT's [B, A, C]; float32, as its terms nearly cancel."""
+        """e of Eq. (7): [B, A], of h or SIT's output [B, A, C]; in float32, as its terms nearly cancel."""
         return tf.reduce_sum(tf.cast(found, tf.float32) * self._lookups(self.w4), axis=2)
 
     def _attribute_scores(self, inputs):
         return self._scores(self._found(self.fuse(self._levels(inputs))))
 
     def _lookups(self, matrix):
-        """p_a W of every attribute: [A, C], in float32: it costs little."""
-        # Within a call Keras makes the values of variables what the layers compute in.
+        """p_a W of every attribute: [A, C], in float32, as it costs little."""
+        # Within a call, Keras casts the values of variables to the precision of the layers.
         return tf.matmul(*(tf.cast(weight.value, tf.float32) for weight in (self.prototypes, matrix)))
 
     def _logits(self, scores, class_embeddings):
@@ -487,8 +472,8 @@ class DRMN(ZeroShotModel):
     def _drop(self, units):
         if not self.config.dropout:
             return units
-        kept = tf.cast(self.uniform(tf.shape(units)) >= self.config.dropout, units.dtype)
-        return units * kept / (1 - self.config.dropout)
+        kept = self.kept(tf.shape(units), self.config.dropout)
+        return units * tf.cast(kept, units.dtype) / (1 - self.config.dropout)
 
     def _matrix(self, name, rows, columns):
         return self.add_weight(shape=(rows, columns), initializer="glorot_uniform", name=name)
@@ -496,62 +481,33 @@ class DRMN(ZeroShotModel):
 
 @dataclasses.dataclass(frozen=True)
 class DRMNFromPicturesConfig(DRMNConfig):
-    # Sec. 4 has ResNet-101, trained on ImageNet, and not the size of its pictures.
+    # Sec. 4 has a ResNet-101 trained on ImageNet, but no image size.
     backbone: str = "resnet101"
     weights: str | None = "imagenet"  # or a file, or None: random ones
-    preprocessing: str = "own"
-    image_size: int = 448  # what the works it compares with see
-    backbone_rate: float = 0.0  # times the learning rate; 0 leaves the backbone as it is
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.preprocessing not in backbones.PREPROCESSINGS:
-            wanted = ", ".join(backbones.PREPROCESSINGS)
-            raise ValueError(f"preprocessing: got {self.preprocessing!r}; wanted one of {wanted}")
-        if self.image_size < 1:
-            raise ValueError(f"image_size: got {self.image_size}; wanted at least 1")
-        if self.backbone_rate < 0:
-            raise ValueError(f"backbone_rate: got {self.backbone_rate}; wanted at least 0")
-
-
-class AdamWithSlowPart(keras.optimizers.Adam):
-    """Adam whose rate is `share` times as high for some variables, which do not decay."""
-
-    def __init__(self, *args, slow=(), share=1.0, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.slow, self.share = slow, share
-        if slow:
-            self.exclude_from_weight_decay(slow)
-
-    def build(self, variables):
-        super().build(variables)
-        self._slow_places = {self._get_variable_index(variable) for variable in self.slow}
-
-    def update_step(self, gradient, variable, learning_rate):
-        slow = self._get_variable_index(variable) in self._slow_places
-        super().update_step(gradient, variable, learning_rate * self.share if slow else learning_rate)
+    preprocessing: str = setting("own", choices=backbones.PREPROCESSINGS)
+    image_size: int = setting(448, least=1)  # as in the works it compares with
+    backbone_rate: float = setting(0.0, least=0)  # times the learning rate; 0 does not train the backbone
 
 
 class DRMNFromPictures(DRMN):
-    """DRMN with its backbone: reads pictures instead of levels. Moving statistics of the backbone stay as they come."""
+    """DRMN with its backbone: reads images instead of levels. The backbone's moving statistics never change."""
 
     Config = DRMNFromPicturesConfig
     eats = "images"
 
-    def _shapes_of_levels(self):
-        config = self.config
-        layers = backbones.default_layers(config.backbone)
-        # Without weights: those of a saved model come with it, others by `adapt`.
-        self.backbone = backbones.backbone(config.backbone, None, config.image_size, layers)
-        self.backbone.trainable = config.backbone_rate > 0
+    @property
+    def level_shapes(self):
         return tuple(shape[1:] for shape in self.backbone.output_shape)
 
-    def _load(self):
+    def _add_backbone(self):
         config = self.config
-        if config.weights:
-            layers = backbones.default_layers(config.backbone)
-            trained = backbones.backbone(config.backbone, config.weights, config.image_size, layers)
-            self.backbone.set_weights(trained.get_weights())
+        layers = backbones.default_layers(config.backbone)
+        self.backbone = backbones.backbone(config.backbone, None, config.image_size, layers)  # see load_backbone
+        self.backbone.trainable = config.backbone_rate > 0
+
+    def adapt(self, benchmark):
+        load_backbone(self.backbone, self.config, backbones.default_layers(self.config.backbone))
+        super().adapt(benchmark)
 
     def compile(self, optimizer=None, **kwargs):
         config = self.config
@@ -560,35 +516,29 @@ class DRMNFromPictures(DRMN):
         super().compile(optimizer or AdamWithSlowPart(config.learning_rate, slow=slow, **options), **kwargs)
 
     def _read(self, inputs):
-        pictures = augment.plain(inputs, self.config.image_size)
-        prepared = backbones.preprocess(self.config.backbone, pictures, self.config.preprocessing)
+        images = augment.plain(inputs, self.config.image_size)
+        prepared = backbones.preprocess(self.config.backbone, images, self.config.preprocessing)
         return self.backbone(prepared, training=False)
 
 
 def _place(level, count):
-    """The number of a level that is counted from either end."""
+    """The index of a level that is counted from either end."""
     if not -count <= level < count:
         raise InputError(f"levels: got {count}, which have no level {level}; wanted more, or another level")
     return level % count
 
 
 def _softmax(logits):
-    """Over the last axis; never in half precision, whose sums lose what is small."""
+    """Over the last axis; never in half precision, whose sums lose small terms."""
     wide = tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
     return tf.cast(tf.nn.softmax(wide), logits.dtype)
 
 
 def _mean_of(values, axes):
-    """The mean over `axes`, in float32 whatever the layers compute in."""
+    """The mean over `axes`, in float32 in every precision."""
     return tf.reduce_mean(tf.cast(values, tf.float32), axis=axes)
 
 
 def _size(tensor, axis):
-    """A number where it is known, which XLA and shapes in graphs are better off with."""
+    """The length of an axis: a number where it is known, which XLA and static shapes need, else a tensor."""
     return tensor.shape[axis] or tf.shape(tensor)[axis]
-
-
-def _dense(inputs, units, name, **options):
-    layer = keras.layers.Dense(units, name=name, **options)
-    layer.build((None, inputs))
-    return layer

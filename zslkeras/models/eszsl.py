@@ -1,16 +1,16 @@
 """ESZSL: Romera-Paredes and Torr, An embarrassingly simple approach to zero-shot learning (ICML 2015).
 
-A bilinear score x' V s between features and class embeddings, with V in closed form. It is the yardstick under every
-result table here.
+A bilinear score x' V s between features and class embeddings, with V in closed form. Every result table here has it as
+its yardstick.
 
     V = (X'X + gamma I)^-1 X' Y S (S'S + lambda I)^-1                                        (Eq. 12 of the paper)
 
 with X [N, D] training features, Y [N, C] in {-1, 1} and S [C, A] the embeddings of the seen classes. Both
 regularisers and the scaling of the features are chosen on stage tune. S'S is diagonal in the basis of S's singular
-vectors, so every lambda is a rescaling; each gamma is one Cholesky solve of X'X (at D = 1280 seven of them take a tenth
-of one eigendecomposition, which would make gamma a rescaling too).
+vectors, so every lambda is a rescaling; each gamma is one Cholesky solve of X'X. (An eigendecomposition would make
+gamma a rescaling too; at D = 1280 it takes ten times as long as seven solves.)
 
-Deviations: none in the formula. The paper knows no feature scaling; it decides as much as the regularisers do.
+Deviations: none in the formula. The paper has no feature scaling; the scaling matters as much as the regularisers.
 """
 
 import dataclasses
@@ -18,31 +18,24 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.layers import SCALINGS, FeatureScaling
 from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.config import Config, setting
+from zslkeras.models.layers import SCALINGS, FeatureScaling
 
 _ROWS = 2048  # rows scaled at a time
-_TRIED = tuple(kind for kind in SCALINGS if kind != "centred")  # its one factor would only move gamma
+_TRIED = tuple(kind for kind in SCALINGS if kind != "centred")  # its one factor would only rescale gamma
 
 
 @dataclasses.dataclass(frozen=True)
-class ESZSLConfig:
-    scalings: tuple[str, ...] = _TRIED
+class ESZSLConfig(Config):
+    scalings: tuple[str, ...] = setting(_TRIED, choices=SCALINGS)
     # The paper's range of both, 10^b for b = -3, -2, ..., 3.
-    gammas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-    lambdas: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
-
-    def __post_init__(self):
-        for kind in self.scalings:
-            if kind not in SCALINGS:
-                raise ValueError(f"scalings: got {kind!r}; wanted some of {', '.join(SCALINGS)}")
-        for name in ("gammas", "lambdas"):
-            if not getattr(self, name) or min(getattr(self, name)) <= 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted positive numbers")
+    gammas: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0), above=0)
+    lambdas: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0), above=0)
 
 
 class ESZSL(ZeroShotModel):
-    """Closed form; `learn` walks through the settings instead of epochs."""
+    """Closed form; `learn` goes through the settings instead of epochs."""
 
     Config = ESZSLConfig
     ablations = {kind: {"scalings": (kind,)} for kind in _TRIED}
@@ -52,7 +45,7 @@ class ESZSL(ZeroShotModel):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
         (width,), (_, attributes) = input_shape, class_embeddings.shape
         self.scaling = FeatureScaling(width, name="scaling")
-        # V = to_rank @ from_rank; its rank is at most the number of seen classes.
+        # V = to_rank @ from_rank. Its rank is at most the number of seen classes.
         rank = min(attributes, max(1, int(np.sum(np.asarray(seen_mask) > 0))))
         self.to_rank = self._constant("to_rank", np.zeros((width, rank)))
         self.from_rank = self._constant("from_rank", np.zeros((rank, attributes)))
@@ -81,7 +74,7 @@ class ESZSL(ZeroShotModel):
         return tf.matmul(features @ self.to_rank, class_embeddings @ tf.transpose(self.from_rank), transpose_b=True)
 
     def embed(self, inputs):
-        """The scaled features, and x' V, whose products with embeddings of classes are the scores: name -> [B, D]."""
+        """The scaled features, and x' V, whose products with class embeddings are the scores: name -> [B, D]."""
         features = self._features(inputs)
         return {"attribute": features @ self.to_rank @ self.from_rank, "baseline": features}
 

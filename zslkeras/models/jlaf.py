@@ -1,88 +1,81 @@
 """JLAF: Li and Wang, Joint Learning of Attended Zero-Shot Features and Visual-Semantic Mapping.
 
-Learns where to look for each class: the encoder h_e turns a class's embedding into a latent that attends to the
-regions of a picture, and the decoder h_d reads an embedding off what is attended to. The same decoder has to
-reconstruct embeddings from latents. A picture belongs to the class whose own feature decodes nearest to its embedding.
+Learns where to look for each class: the encoder h_e turns the embedding of a class into a latent that attends to the
+regions of an image, and the decoder h_d infers an embedding from the attended feature. The same decoder has to
+reconstruct embeddings from latents. Each class has its own attended feature; an image belongs to the class whose
+feature is decoded nearest to the embedding of the class.
 
     L = L_CLS + alpha L_MA + eta L_SR, with g = h_d                                                        Eq. (7)
     attention Eq. (3), L_CLS Eq. (4), L_MA Eq. (5), L_SR Eq. (6), decision Eq. (8), with gamma Eq. (9)
 
 h_d is affine and the attention of a class sums to one, so h_d of an attended feature is the attended mean of the
-decoded regions. Regions are decoded first, and no feature [B, K, F] is ever made: it is the same, at a third of the
-operations of CUB's training step and a quarter of SUN's.
+decoded regions. Regions are decoded first, and no feature [B, K, F] is ever made. The result is the same, with a third
+of the operations of CUB's training step and a quarter of SUN's.
 
 Deviations, each a field of the config; the ablation "printed" has the printed form of all of them:
-- Regions of length one, and a factor `sharpness` of X'H: products of raw features with latents run to hundreds, and a
-  softmax over regions would pick one of them for good.
-- A factor `tau` of the cosines in Eq. (4): the softmax of 150 cosines cannot exceed 0.05.
+- Regions have length one, and X'H has a factor `sharpness`: products of raw features with latents reach hundreds, and
+  a softmax over regions would select a single one of them from the start.
+- The cosines in Eq. (4) have a factor `tau`: the softmax of 150 cosines cannot exceed 0.05.
 - L_MA compares cosines (`gram`), and both regularisers are means (`reduction`): as printed, CUB's L_MA starts at 6e9.
 """
 
 import dataclasses
+import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
 from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.layers import (
+    NORM_FLOOR,
+    SCALINGS,
+    FeatureScaling,
+    dense,
+    in_parts,
+    inverse_norm,
+    l2_normalize,
+    scaled_maps,
+)
+from zslkeras.models.optimizers import adam
 
-_NORM_FLOOR = 1e-12  # shorter regions count as zero
-_NUMBERS_AT_ONCE = 2**24  # of each tensor over pictures and classes while classes are scored
+_NUMBERS_AT_ONCE = 2**24  # of each tensor over images and classes while classes are scored
+
+# float32 in every precision: the products are small, and latents differ little between classes.
+_dense = functools.partial(dense, dtype="float32")
 
 
 @dataclasses.dataclass(frozen=True)
-class JLAFConfig:
-    alpha: float = 0.5  # of L_MA, Sec. 4.1
-    eta: float = 1.0  # of L_SR, Sec. 4.1
+class JLAFConfig(Config):
+    alpha: float = setting(0.5, least=0)  # of L_MA, Sec. 4.1
+    eta: float = setting(1.0, least=0)  # of L_SR, Sec. 4.1
     coupled: bool = True  # g = h_d, Eq. (7); without it g is another layer, Fig. 2b
     # Not in the paper.
-    encoder_activation: str = "sigmoid"  # Sec. 4.1; "tanh" has no part that is the same for all classes; or "linear"
-    hidden: int | None = None  # "one hidden layer": None, the latent is it; a width, a linear one follows
+    # Sec. 4.1; "tanh" has no part that is the same for all classes.
+    encoder_activation: str = setting("sigmoid", choices=("sigmoid", "tanh", "linear"))
+    hidden: int | None = setting(None, least=1)  # "one hidden layer" is the latent: None; a width adds a linear layer
     normalize: bool = True  # each region to unit length over its channels
-    sharpness: float = 1.0  # the factor of X'H in Eq. (3)
+    sharpness: float = setting(1.0, least=0)  # the factor of X'H in Eq. (3)
     learn_sharpness: bool = True
-    tau: float = 20.0  # the factor of s in Eq. (4)
-    gram: str = "cosine"  # in Eq. (5), or "raw", inner products as printed
-    reduction: str = "mean"  # of Eq. (5) and (6), or "sum" over entries as printed
-    reconstructed: str = "all"  # the classes in Eq. (6) as printed; "seen" reads no unseen embedding
-    region_dropout: float = 0.0  # the chance that a region is not looked at in training
-    region_power: float = 1.0  # each channel's exponent, its sign kept; 0.5 evens out a few strong channels
-    region_scaling: str = "none"  # of the channels, after the power, fitted on training rows; see layers.SCALINGS
-    embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0  # decoupled
-    batch_size: int = 64
-    epochs: int = 30
-    sampler: str = "plain"
-    patience: int | None = 10
-
-    def __post_init__(self):
-        choices = {
-            "encoder_activation": ("sigmoid", "tanh", "linear"),
-            "gram": ("cosine", "raw"),
-            "reduction": ("mean", "sum"),
-            "reconstructed": ("all", "seen"),
-            "region_scaling": SCALINGS,
-            "embedding_scaling": SCALINGS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
-        for name in ("alpha", "eta", "sharpness", "tau", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0")
-        if self.region_power <= 0:
-            raise ValueError(f"region_power: got {self.region_power}; wanted more than 0")
-        if not 0 <= self.region_dropout < 1:
-            raise ValueError(f"region_dropout: got {self.region_dropout}; wanted at least 0 and less than 1")
-        for name in ("hidden", "epochs", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
+    tau: float = setting(20.0, least=0)  # the factor of s in Eq. (4)
+    gram: str = setting("cosine", choices=("cosine", "raw"))  # in Eq. (5); "raw", inner products, as printed
+    reduction: str = setting("mean", choices=("mean", "sum"))  # of Eq. (5) and (6); "sum" over entries as printed
+    # The classes in Eq. (6), "all" as printed; "seen" reads no unseen embedding.
+    reconstructed: str = setting("all", choices=("all", "seen"))
+    region_dropout: float = setting(0.0, least=0, below=1)  # the chance that training skips a region
+    region_power: float = setting(1.0, above=0)  # exponent of channels, signs are kept; 0.5 evens out strong channels
+    region_scaling: str = setting("none", choices=SCALINGS)  # of channels, after the power, fitted on training rows
+    embedding_scaling: str = setting("none", choices=SCALINGS)  # of class embeddings, fitted on the seen classes
+    learning_rate: float = setting(1e-3, above=0)
+    weight_decay: float = setting(0.0, least=0)  # decoupled
+    batch_size: int = setting(64, least=1)
+    epochs: int = setting(30, least=1)
+    sampler: str = setting("plain", choices=SAMPLERS)
+    patience: int | None = setting(10, least=1)
 
 
 def class_loss(scores, labels, tau=1.0):
-    """L_CLS, Eq. (4): -log softmax at the own class, mean over rows; [B, S] of the seen classes, [B] places in them."""
+    """L_CLS, Eq. (4): cross entropy, mean over rows, of scores [B, S] of the seen classes; labels [B] number them."""
     return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tau * scores))
 
 
@@ -95,12 +88,12 @@ def manifold_loss(latents, embeddings, gram="raw", reduction="sum"):
 
 
 def reconstruction_loss(embeddings, reconstructed, reduction="sum"):
-    """L_SR, Eq. (6): squared differences of embeddings [C, A] and what is decoded from their latents."""
+    """L_SR, Eq. (6): squared differences of embeddings [C, A] and those decoded from their latents."""
     return _reduced(embeddings, reconstructed, reduction)
 
 
 def attended_cosines(attention, decoded, embeddings):
-    """s(h_d(x~_c), k_c) of Eq. (8), each class by its own attention; 0 where there is no direction.
+    """s(h_d(x~_c), k_c) of Eq. (8), each class by its own attention; 0 where the decoded vector is zero.
 
     Args:
         attention: [B, K, R], sums to one over regions.
@@ -111,10 +104,10 @@ def attended_cosines(attention, decoded, embeddings):
         [B, K].
     """
     predicted = tf.matmul(attention, decoded)  # h_d of X A, Eq. (3)
-    # The largest tensor here [B, K, A] is passed twice, and divided by nothing.
+    # `predicted`, [B, K, A], is the largest tensor here: it is read twice, and never divided.
     along = tf.reduce_sum(predicted * l2_normalize(embeddings), axis=2)
     squares = tf.reduce_sum(predicted**2, axis=2)
-    directed = squares > _NORM_FLOOR**2
+    directed = squares > NORM_FLOOR**2
     return tf.where(directed, along * tf.math.rsqrt(tf.where(directed, squares, 1.0)), 0.0)
 
 
@@ -124,11 +117,11 @@ def _reduced(one, other, reduction):
 
 
 class JLAF(ZeroShotModel):
-    """An attention a class, and one decoder for what is seen and for what is known."""
+    """One attention per class, and one decoder for attended features and for latents."""
 
     Config = JLAFConfig
     eats = "maps"
-    # "Ours w/o C", without calibration, is gamma 0: the columns U0, S0 and H0 of every table.
+    # The paper's "Ours w/o C", without calibration, is gamma 0: the columns U0, S0 and H0 of every table.
     ablations = {
         "without_sr": {"eta": 0.0},
         "without_ma": {"alpha": 0.0},
@@ -161,10 +154,10 @@ class JLAF(ZeroShotModel):
         self.region_scaling = FeatureScaling(width, name="region_scaling")
         self.embedding_scaling = FeatureScaling(num_attributes, name="embedding_scaling")
         if config.hidden is None:
-            self.encoder = [_dense(num_attributes, width, "encoder", config.encoder_activation)]  # h_e
+            self.encoder = [_dense(num_attributes, width, "encoder", activation=config.encoder_activation)]  # h_e
         else:
             self.encoder = [
-                _dense(num_attributes, config.hidden, "encoder_hidden", config.encoder_activation),
+                _dense(num_attributes, config.hidden, "encoder_hidden", activation=config.encoder_activation),
                 _dense(config.hidden, width, "encoder"),
             ]
         self.decoder = _dense(width, num_attributes, "decoder")  # h_d
@@ -179,16 +172,12 @@ class JLAF(ZeroShotModel):
         return config.reconstructed == "all" and config.eta > 0  # Eq. (6)
 
     def adapt(self, benchmark):
-        embeddings = benchmark.class_embeddings
-        self.embedding_scaling.fit(
-            self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
-        )
+        self.embedding_scaling.fit_classes(self.config.embedding_scaling, benchmark)
         powered = lambda rows: self._powered(np.asarray(benchmark.take(rows), np.float32))  # noqa: E731
         self.region_scaling.fit_regions(self.config.region_scaling, powered, benchmark.train)
 
     def compile(self, optimizer=None, **kwargs):
-        rate, decay = self.config.learning_rate, self.config.weight_decay or None
-        super().compile(optimizer=optimizer or keras.optimizers.Adam(rate, weight_decay=decay), **kwargs)
+        super().compile(optimizer=optimizer or adam(self.config.learning_rate, self.config.weight_decay), **kwargs)
         self.optimizer.build(self.trainable_variables)
 
     @property
@@ -214,8 +203,8 @@ class JLAF(ZeroShotModel):
             latents = tf.gather(known, self.seen_classes)  # H_s
             affinities = self._affinities(regions, factors, latents)
             if config.region_dropout > 0:
-                looked_at = self.uniform([tf.shape(affinities)[0], 1, affinities.shape[2]]) >= config.region_dropout
-                affinities = tf.where(looked_at, affinities, affinities.dtype.min)
+                kept = self.kept([tf.shape(affinities)[0], 1, affinities.shape[2]], config.region_dropout)
+                affinities = tf.where(kept, affinities, affinities.dtype.min)
             scores = attended_cosines(tf.nn.softmax(affinities), self._decode(regions, factors), seen)
             classification = class_loss(scores, places, config.tau)
             manifold = manifold_loss(latents, seen, config.gram, config.reduction)
@@ -235,18 +224,14 @@ class JLAF(ZeroShotModel):
         regions, factors = self._regions(inputs)
         decoded = self._decode(regions, factors)
         classes = self.embedding_scaling(tf.cast(class_embeddings, tf.float32))
-        (rows, num_regions, _), num_classes = tf.unstack(tf.shape(decoded)), tf.shape(classes)[0]
-        numbers_of_a_class = tf.maximum(1, rows * tf.maximum(num_regions, tf.shape(decoded)[2]))
-        parts = tf.maximum(1, -(-num_classes // tf.maximum(1, _NUMBERS_AT_ONCE // numbers_of_a_class)))
-        size = -(-num_classes // parts)
-        padded = tf.pad(classes, [[0, parts * size - num_classes], [0, 0]])
+        rows, num_regions, num_attributes = tf.unstack(tf.shape(decoded))
+        numbers_of_a_class = tf.maximum(1, rows * tf.maximum(num_regions, num_attributes))
 
-        def scores_of(part):
+        def score(part):
             affinities = self._affinities(regions, factors, self.encode(part))
             return attended_cosines(tf.nn.softmax(affinities), decoded, part)
 
-        scores = tf.map_fn(scores_of, tf.reshape(padded, [parts, size, classes.shape[1]]))
-        return tf.reshape(tf.transpose(scores, [1, 0, 2]), [rows, parts * size])[:, :num_classes]
+        return in_parts(score, classes, tf.maximum(1, _NUMBERS_AT_ONCE // numbers_of_a_class))
 
     def attention(self, inputs):
         """Where each class of the stage looks: {"class": [B, C, H, W]}, summing to one over places."""
@@ -254,8 +239,8 @@ class JLAF(ZeroShotModel):
         return {"class": tf.reshape(attention, [-1, attention.shape[1], *self.row_shape[:-1]])}
 
     def embed(self, inputs):
-        """The spaces of pictures: the pooled features as they come, and, by the attention of the class that scores
-        highest among all, the attended feature and what is decoded from it."""
+        """The pooled features as they come, and, by the attention of the class with the highest score, the attended
+        feature and the embedding decoded from it."""
         regions, factors = self._regions(inputs)
         best = tf.argmax(self(inputs), axis=1)
         attention = tf.gather(self._stage_attention(regions, factors), best, batch_dims=1)[:, None]  # [B, 1, R]
@@ -268,14 +253,13 @@ class JLAF(ZeroShotModel):
         }
 
     def _regions(self, inputs):
-        """The regions of all pictures [B R, F], in what products with them compute in, and what they still have to be
-        multiplied with [B, R]: a product is shortened instead of a region, as there is less of it."""
+        """The regions of all images [B R, F] in the precision of their products, and the factors [B, R] that make their
+        lengths one. Factors multiply products instead of regions, as there are fewer of those."""
         *grid, width = self.row_shape
         regions = self._powered(tf.cast(tf.reshape(inputs, [-1, width]), tf.float32))
-        if self.config.region_scaling != "none":
-            regions = self.region_scaling(regions)
+        regions = scaled_maps(self.region_scaling, self.config.region_scaling, regions)
         squares = tf.reshape(tf.reduce_sum(regions**2, axis=1), [-1, int(np.prod(grid))])
-        factors = tf.math.rsqrt(tf.maximum(squares, _NORM_FLOOR**2)) if self.config.normalize else tf.ones_like(squares)
+        factors = inverse_norm(squares) if self.config.normalize else tf.ones_like(squares)
         return tf.cast(regions, self.compute_dtype), factors
 
     def _powered(self, regions):
@@ -283,7 +267,7 @@ class JLAF(ZeroShotModel):
         return regions if power == 1 else tf.sign(regions) * tf.abs(regions) ** power
 
     def _affinities(self, regions, factors, latents):
-        """X'H of Eq. (3) times the sharpness: [B, K, R], so that the regions of a picture lie side by side."""
+        """X'H of Eq. (3) times the sharpness: [B, K, R]; the regions of an image are adjacent for the softmax."""
         products = tf.matmul(regions, tf.cast(latents, regions.dtype), transpose_b=True)
         products = tf.reshape(products, [-1, factors.shape[1], tf.shape(latents)[0]])
         return tf.cast(tf.transpose(products, [0, 2, 1]), tf.float32) * (self.sharpness * factors)[:, None]
@@ -295,13 +279,6 @@ class JLAF(ZeroShotModel):
         return tf.cast(products, tf.float32) * factors[..., None] + tf.cast(self.mapping.bias, tf.float32)
 
     def _stage_attention(self, regions, factors):
-        """[B, C, R]."""
+        """The attention of the classes of the stage: [B, C, R]."""
         latents = self.encode(self.embedding_scaling(tf.cast(self.class_embeddings, tf.float32)))
         return tf.nn.softmax(self._affinities(regions, factors, latents))
-
-
-def _dense(inputs, units, name, activation=None):
-    # float32 whatever the model computes in: these products are small, and latents differ by little between classes.
-    layer = keras.layers.Dense(units, activation=activation, dtype="float32", name=name)
-    layer.build((None, inputs))
-    return layer

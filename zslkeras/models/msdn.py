@@ -1,7 +1,8 @@
 """MSDN: Chen, Hong, Xie, Yang, Peng, Wang, Zhao and You, Mutually Semantic Distillation Network (CVPR 2022).
 
-Scores every attribute in a picture twice: by an attention of attributes over regions, and by one of regions over
-attributes. A class scores the product of its embedding z with the attribute scores; the two branches teach each other.
+Scores every attribute of an image twice: by an attention of attributes over regions, and by one of regions over
+attributes. The score of a class is the product of its embedding z and the attribute scores; the two branches teach each
+other.
 
     L = L_ACEC(psi) + L_ACEC(Psi) + lambda_distill L_distill                       Eq. (10), with Eq. (7) and (8-9)
     class = argmax of (alpha1 psi + alpha2 Psi) . z, plus an indicator of unseen classes                   Eq. (11)
@@ -9,12 +10,13 @@ attributes. A class scores the product of its embedding z with the attribute sco
 Deviations: the released code, which made the published numbers, differs from the equations. `variant` "code", the
 default, is what it computes; "paper" is what is printed.
 - Eq. (1) is printed with a softmax over attributes and Eq. (4) with one over regions; the code has them the other way
-  round. It has neither S, Psi_bar nor Att of Eq. (5-6): Psi[a] = sum_r softmax_a(v_a W2' x_r) (x_r W1' v_a).
-- Eq. (7) is printed with a calibration that pushes unseen classes down, a sum over them, and a cross entropy over seen
-  classes. The code has -log of the mean over the batch of the unseen mass, and a cross entropy over all classes.
-  "paper" has the sum as printed with its sign mended.
+  round. It has no S, Psi_bar or Att of Eq. (5-6): Psi[a] = sum_r softmax_a(v_a W2' x_r) (x_r W1' v_a).
+- Eq. (7) is printed with a calibration that lowers unseen classes, a sum over them, and a cross entropy over seen
+  classes. The code has -log of the mean over the batch of the unseen probability, and a cross entropy over all classes.
+  "paper" has the sum as printed with its sign corrected.
 - Eq. (8-9) print the squared distance of probabilities and the symmetrised divergence. The code has a weighted distance
-  of logits and Jensen-Shannon's divergence. "paper" takes the softmax over all classes, and Eq. (9)'s sum over seen.
+  of logits and Jensen-Shannon's divergence. "paper" takes the softmax over all classes, and the sum of Eq. (9) over
+  the seen ones.
 """
 
 import dataclasses
@@ -23,66 +25,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.layers import SCALINGS, FeatureScaling, l2_normalize
-from zslkeras.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.base import ZeroShotModel
-
-_NORM_FLOOR = 1e-12  # shorter regions count as zero
-
-
-@dataclasses.dataclass(frozen=True)
-class MSDNConfig:
-    """Defaults are those of CUB's published numbers, as released; the paper where it agrees."""
-
-    variant: str = "code"  # or "paper": the printed equations
-    alpha1: float = 0.9  # of psi in Eq. (11), Sec. 4.4
-    alpha2: float = 0.1  # of Psi
-    lambda_cal: float = 0.1  # of the calibration in Eq. (7), Sec. 4.1
-    lambda_distill: float = 0.001  # of Eq. (8), Sec. 4.1
-    optimizer: str = "rmsprop"  # Sec. 4.1, see CoupledRMSprop; or "adam"
-    learning_rate: float = 1e-4  # Sec. 4.1
-    momentum: float = 0.9  # Sec. 4.1; of "rmsprop"
-    weight_decay: float = 1e-4  # Sec. 4.1; in the gradient for "rmsprop", decoupled for "adam"
-    batch_size: int = 50  # Sec. 4.1
-    # The ablations of Table 2.
-    branches: str = "both"  # or "attribute_to_visual", "visual_to_attribute", "baseline": no attention
-    divergence_weight: float = 1.0  # of the divergence in Eq. (8)
-    distance_weight: float = 1.0  # of the distance in Eq. (8)
-    # Not in the paper; of the released code.
-    normalize: bool = True  # each region to unit length over its channels
-    normalize_vectors: bool = False  # attribute vectors to unit length at each step, as for AWA2
-    epochs: int = 30
-    sampler: str = "plain"
-    # Neither in the paper nor in the code.
-    vector_dim: int = 300  # of attribute vectors where the benchmark has none: then they start at random
-    start: float = 1.0  # standard deviation of the weights that do not start at zero
-    temperature: float = 1.0  # the factor of every logit
-    region_scaling: str = "none"  # of the channels, before `normalize`, fitted on training rows; see layers.SCALINGS
-    embedding_scaling: str = "none"  # of the class embeddings, fitted on the seen classes
-    patience: int | None = 10
-
-    def __post_init__(self):
-        choices = {
-            "variant": ("code", "paper"),
-            "optimizer": ("rmsprop", "adam"),
-            "branches": tuple(_WEIGHTS),
-            "region_scaling": SCALINGS,
-            "embedding_scaling": SCALINGS,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: got {getattr(self, name)!r}; wanted one of {', '.join(allowed)}")
-        losses = ("lambda_cal", "lambda_distill", "divergence_weight", "distance_weight")
-        for name in (*losses, "weight_decay", "momentum", "start"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 0")
-        for name in ("learning_rate", "temperature"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted more than 0")
-        for name in ("vector_dim", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}; wanted at least 1")
-
+from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.layers import NORM_FLOOR, SCALINGS, FeatureScaling, inverse_norm, l2_normalize, scaled_maps
+from zslkeras.models.losses import self_calibration, self_calibration_as_printed
+from zslkeras.models.optimizers import CoupledRMSprop, adam
 
 # The weights of each choice of `branches`.
 _WEIGHTS = {
@@ -94,43 +41,47 @@ _WEIGHTS = {
 _FROM_VISUAL = ("w3", "w_att")  # stored [F, W]; the others are [W, F]
 
 
-class CoupledRMSprop(keras.optimizers.Optimizer):
-    """RMSprop as PyTorch computes it, which the published runs used: decay is a part of the gradient, epsilon stands
-    outside the root, and the rate outside the momentum."""
+@dataclasses.dataclass(frozen=True)
+class MSDNConfig(Config):
+    """The defaults are those of CUB's published numbers, as released; the paper's where it agrees."""
 
-    def __init__(self, learning_rate, decay=0.0, momentum=0.0, rho=0.99, epsilon=1e-8, **kwargs):
-        super().__init__(learning_rate, **kwargs)
-        self.decay, self.momentum, self.rho, self.epsilon = decay, momentum, rho, epsilon
-
-    def build(self, variables):
-        if not self.built:
-            super().build(variables)
-            self._squares, self._moves = self.add_optimizer_variables(variables, ["square", "move"])
-
-    def update_step(self, gradient, variable, learning_rate):
-        place = self._get_variable_index(variable)
-        squares, moves = self._squares[place].value, self._moves[place].value
-        gradient = gradient + self.decay * variable
-        square = self.rho * squares + (1 - self.rho) * tf.square(gradient)
-        move = self.momentum * moves + gradient / (tf.sqrt(square) + self.epsilon)
-        self.assign(squares, square)
-        self.assign(moves, move)
-        self.assign_sub(variable, tf.cast(learning_rate, variable.dtype) * move)
-
-    def get_config(self):
-        names = ("decay", "momentum", "rho", "epsilon")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+    variant: str = setting("code", choices=("code", "paper"))  # "paper": the printed equations
+    alpha1: float = setting(0.9, least=0)  # of psi in Eq. (11), Sec. 4.4
+    alpha2: float = setting(0.1, least=0)  # of Psi
+    lambda_cal: float = setting(0.1, least=0)  # of the calibration in Eq. (7), Sec. 4.1
+    lambda_distill: float = setting(0.001, least=0)  # of Eq. (8), Sec. 4.1
+    optimizer: str = setting("rmsprop", choices=("rmsprop", "adam"))  # Sec. 4.1, see CoupledRMSprop
+    learning_rate: float = setting(1e-4, above=0)  # Sec. 4.1
+    momentum: float = setting(0.9, least=0, below=1)  # Sec. 4.1; of "rmsprop"
+    weight_decay: float = setting(1e-4, least=0)  # Sec. 4.1; in the gradient for "rmsprop", decoupled for "adam"
+    batch_size: int = setting(50, least=1)  # Sec. 4.1
+    # The ablations of Table 2; "baseline" has no attention.
+    branches: str = setting("both", choices=tuple(_WEIGHTS))
+    divergence_weight: float = setting(1.0, least=0)  # of the divergence in Eq. (8)
+    distance_weight: float = setting(1.0, least=0)  # of the distance in Eq. (8)
+    # Not in the paper; of the released code.
+    normalize: bool = True  # each region to unit length over its channels
+    normalize_vectors: bool = False  # attribute vectors to unit length at each step, as for AWA2
+    epochs: int = setting(30, least=1)
+    sampler: str = setting("plain", choices=SAMPLERS)
+    # Neither in the paper nor in the code.
+    vector_dim: int = setting(300, least=1)  # of attribute vectors where the benchmark has none: they start at random
+    start: float = setting(1.0, least=0)  # standard deviation of the weights that do not start at zero
+    temperature: float = setting(1.0, above=0)  # the factor of every logit
+    region_scaling: str = setting("none", choices=SCALINGS)  # of channels, before `normalize`, fitted on training rows
+    embedding_scaling: str = setting("none", choices=SCALINGS)  # of class embeddings, fitted on the seen classes
+    patience: int | None = setting(10, least=1)
 
 
 def project(regions, lookups):
-    """What each attribute finds in each region, for several kinds of looking in one matrix product.
+    """Products of all attributes and regions, for several lookups in one matrix product.
 
     Args:
         regions: [B, R, F].
         lookups: tensors [A, F].
 
     Returns:
-        A tensor [A, B, R] for each of `lookups`: regions of a picture lie side by side, for the sums over them.
+        A tensor [A, B, R] for each of `lookups`: the regions of an image are adjacent, as they are summed over.
     """
     (num_regions, width), num_attributes = regions.shape[1:], lookups[0].shape[0]
     maps = tf.matmul(tf.concat(lookups, axis=0), tf.reshape(regions, [-1, width]), transpose_b=True)
@@ -138,18 +89,18 @@ def project(regions, lookups):
 
 
 def over_regions(logits):
-    """Attention over the regions of a picture: softmax of [A, B, R] over its last axis."""
+    """Attention over the regions of an image: softmax of [A, B, R] over its last axis."""
     return tf.nn.softmax(logits)
 
 
 def over_attributes(logits):
-    """Attention over attributes: softmax of [A, B, R] over its first axis, where it lies."""
+    """Attention over attributes: softmax of [A, B, R] over its first axis, without a transpose."""
     raised = tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis=0, keepdims=True)))
     return raised / tf.reduce_sum(raised, axis=0, keepdims=True)
 
 
 def attended(scores, attention):
-    """Sum over regions of scores [A, B, R] by attention, -> [B, A]. As scores are linear in the regions, this is the
+    """Scores [A, B, R] summed over regions by attention, -> [B, A]. Scores are linear in the regions, so this is the
     score of the attended region, Eq. (2-3), which is never formed."""
     return tf.transpose(tf.reduce_sum(scores * attention, axis=2))
 
@@ -194,13 +145,13 @@ def indicator(seen_mask):
 def weighted_distance(first, second):
     """Mean over rows of sum_k |d_k| / |d| d_k^2 with d the difference of two logits [B, K], as released; 0 at d = 0."""
     difference = tf.abs(first - second)
-    # The root's gradient is infinite at zero, where the cube is zero to a higher power.
-    length = tf.sqrt(tf.maximum(tf.reduce_sum(difference**2, axis=1), _NORM_FLOOR**2))
+    # The gradient of the root is infinite at zero, where the cube is zero to a higher power.
+    length = tf.sqrt(tf.maximum(tf.reduce_sum(difference**2, axis=1), NORM_FLOOR**2))
     return tf.reduce_mean(tf.reduce_sum(difference**3, axis=1) / length)
 
 
 def jensen_shannon(first, second):
-    """Mean over rows of Jensen-Shannon's divergence of the softmax of two logits [B, K]: 0 to log 2."""
+    """Mean over rows of the Jensen-Shannon divergence of the softmax of two logits [B, K]: 0 to log 2."""
     p, q = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
     # log(p / M) with M = (p + q) / 2 is log 2 - softplus(log q - log p): exactly 0 where p = q.
     log_two = tf.math.softplus(tf.zeros([], p.dtype))
@@ -241,7 +192,7 @@ class MSDN(ZeroShotModel):
     paper_rule = {"gamma": 2.0}  # the indicator of Eq. (11), 1 for unseen and -1 for seen classes
 
     def __init__(self, config, input_shape, class_embeddings, seen_mask, attribute_vectors=None, seed=0, **kwargs):
-        # Not handed to the base, which keeps them constant: here they are trained.
+        # The base gets no attribute vectors, as it keeps them constant: here they are trained.
         super().__init__(config, input_shape, class_embeddings, seen_mask, None, seed, **kwargs)
         (*_, width), num_attributes = input_shape, class_embeddings.shape[1]
         generator = np.random.default_rng(seed)
@@ -254,8 +205,8 @@ class MSDN(ZeroShotModel):
         if config.variant == "paper" and "w3" in self.weight_names:
             self.weight_names += ("w_att",)
         for name in self.weight_names:
-            # As released, all but the first start at zero: attention at 1/R, and scores of the second branch at 0.
-            # Att, which the released code does not have, cannot start there too: nothing would ever move.
+            # As released, all but the first start at zero: attention starts at 1/R, and the second branch's scores at
+            # 0. Att, which the released code does not have, cannot start at zero too: no weight would ever move.
             drawn = name in ("w1", "w_att")
             value = config.start * generator.standard_normal(shape) if drawn else np.zeros(shape)
             setattr(self, name, self._trained(name, value.T if name in _FROM_VISUAL else value))
@@ -265,15 +216,12 @@ class MSDN(ZeroShotModel):
 
     @classmethod
     def reads_unseen_embeddings(cls, config):
-        # As released, every loss runs over all classes; as printed, the calibration and the distance of Eq. (8) do.
+        # As released, every loss sums over all classes; as printed, the calibration and the distance of Eq. (8) do.
         distills = config.branches == "both" and config.lambda_distill > 0
         return config.variant == "code" or config.lambda_cal > 0 or distills
 
     def adapt(self, benchmark):
-        embeddings = benchmark.class_embeddings
-        self.embedding_scaling.fit(
-            self.config.embedding_scaling, lambda classes: embeddings[classes], benchmark.seen_classes
-        )
+        self.embedding_scaling.fit_classes(self.config.embedding_scaling, benchmark)
         self.region_scaling.fit_regions(self.config.region_scaling, benchmark.take, benchmark.train)
 
     def compile(self, optimizer=None, **kwargs):
@@ -281,14 +229,14 @@ class MSDN(ZeroShotModel):
         if optimizer is None and config.optimizer == "rmsprop":
             optimizer = CoupledRMSprop(config.learning_rate, config.weight_decay, config.momentum)
         elif optimizer is None:
-            optimizer = keras.optimizers.Adam(config.learning_rate, weight_decay=config.weight_decay or None)
+            optimizer = adam(config.learning_rate, config.weight_decay)
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.trainable_variables)
 
     def train_step(self, data):
         inputs, labels = data
         config, seen = self.config, self.seen_mask.value
-        calibration = distance = tf.constant(0.0)  # for what leaves them out
+        calibration = distance = tf.constant(0.0)  # in settings that leave them out
         with tf.GradientTape() as tape:
             classes = self._class_logits(inputs, self.class_embeddings.value)
             loss = class_loss = tf.add_n([self._class_loss(logits, labels) for logits in classes.values()])
@@ -315,8 +263,8 @@ class MSDN(ZeroShotModel):
         return {name: scores for name, (_, scores) in self._branches(inputs).items()}
 
     def attention(self, inputs):
-        """Where each attribute is seen: branch name -> [B, A, H, W]. Sums to one over the places of an attribute, or
-        over the attributes of a place: as released in the first branch and the second, as printed the other way."""
+        """Where each attribute is seen: branch name -> [B, A, H, W]. Sums to one over the places of an attribute in
+        one branch, and over the attributes of a place in the other: `variant` decides which."""
         height, width, _ = self.row_shape
         return {
             name: tf.reshape(tf.transpose(attention, [1, 0, 2]), [-1, tf.shape(attention)[0], height, width])
@@ -338,7 +286,7 @@ class MSDN(ZeroShotModel):
             (scores,) = project(_pooled(regions, factors)[:, None], self._lookups())
             return {"baseline": (None, tf.transpose(tf.cast(scores[..., 0], tf.float32)))}
         maps = project(regions, self._lookups())
-        # What was found is shortened instead of the regions: it is the same, and there is less of it.
+        # The products are normalised instead of the regions: the result is the same, and there are fewer numbers.
         found = {name: tf.cast(one, tf.float32) * factors for name, one in zip(self.weight_names, maps, strict=True)}
         axes = [over_regions, over_attributes]
         first, second = axes if self.config.variant == "code" else reversed(axes)
@@ -356,17 +304,16 @@ class MSDN(ZeroShotModel):
         return branches
 
     def _regions(self, inputs):
-        """Regions [B, R, F] in what the projections compute in, and the factors [B, R] that make their lengths one."""
+        """Regions [B, R, F] in the precision of the projections, and the factors [B, R] that make their lengths one."""
         height, width, channels = self.row_shape
-        regions = tf.cast(tf.reshape(inputs, [-1, height * width, channels]), tf.float32)
-        if self.config.region_scaling != "none":
-            regions = self.region_scaling(regions)
+        regions = tf.reshape(inputs, [-1, height * width, channels])
+        regions = scaled_maps(self.region_scaling, self.config.region_scaling, regions)
         squares = tf.reduce_sum(regions**2, axis=2)
-        factors = tf.math.rsqrt(tf.maximum(squares, _NORM_FLOOR**2)) if self.config.normalize else tf.ones_like(squares)
+        factors = inverse_norm(squares) if self.config.normalize else tf.ones_like(squares)
         return tf.cast(regions, self.compute_dtype), factors
 
     def _lookups(self):
-        """What each attribute looks for by each weight: a list of [A, F]."""
+        """What each attribute looks for, for each weight: a list of [A, F]."""
         vectors = self.attribute_vectors.value
         if self.config.normalize_vectors:
             vectors = l2_normalize(vectors)
@@ -375,25 +322,25 @@ class MSDN(ZeroShotModel):
         return [tf.matmul(vectors, weight, transpose_b=name in _FROM_VISUAL) for name, weight in weights.items()]
 
     def _class_logits(self, inputs, class_embeddings):
-        """psi . z and Psi . z times the temperature: branch name -> [B, K]."""
+        """psi . z and Psi . z, times the temperature: branch name -> [B, K]."""
         classes = self.config.temperature * self.embedding_scaling(tf.cast(class_embeddings, tf.float32))
         return {
             name: tf.matmul(scores, classes, transpose_b=True) for name, scores in self.attribute_scores(inputs).items()
         }
 
     def _fused(self, branches):
-        """alpha1 and alpha2 of Eq. (11); a branch alone as it is."""
+        """The sum of both branches by alpha1 and alpha2, Eq. (11); a single branch is unchanged."""
         first, *rest = branches.values()
         return self.config.alpha1 * first + self.config.alpha2 * rest[0] if rest else first
 
     def _class_loss(self, logits, labels):
-        """The cross entropy of Eq. (7): as released over all classes, as printed over the seen ones."""
+        """The cross entropy of Eq. (7): over all classes as released, over the seen ones as printed."""
         if self.config.variant == "paper":
             logits = tf.where(self.seen_mask.value > 0, logits, logits.dtype.min)
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
 
     def _calibration(self, logits):
-        """The second half of Eq. (7); printed with a sign that pushes unseen classes down, which is mended here."""
+        """The second half of Eq. (7), with the sign of the printed form corrected."""
         if self.config.variant == "paper":
             return self_calibration_as_printed(logits, self.seen_mask.value)
         return self_calibration(self.gather(logits), self.seen_mask.value)

@@ -1,0 +1,99 @@
+"""Rows compared on validation classes, and finished runs compared class by class."""
+
+import pathlib
+
+from experiments import published, report
+from zslkeras import atomic, protocol, runs
+from zslkeras.errors import InputError
+from zslkeras.evaluation import metrics, uncertainty
+from zslkeras.models import MODELS
+from zslkeras.training import strategies
+
+
+def compare(settings):
+    """What `experiments.compare` does; see there."""
+    out, rows = pathlib.Path(settings.out), settings.rows
+    folds = range(settings.first_fold, settings.first_fold + settings.folds)
+    experiments = _experiments(settings)
+    with strategies.watched(settings.machine.strategy):
+        outcomes = {row: _validated(row, experiments[row], settings, folds) for row in rows}
+    numbers = {
+        row: [[metrics.numbers(*one) for one in by_fold[fold]] for fold in folds] for row, by_fold in outcomes.items()
+    }
+    flat = [(row, [one for seeds in by_fold for one in seeds]) for row, by_fold in numbers.items()]
+    print(report.means("mean over folds and seeds", flat))
+    first, *others = rows
+    comparisons = {}
+    for other in others:
+        comparisons[other] = uncertainty.versus([(outcomes[first][fold], outcomes[other][fold]) for fold in folds])
+        print(f"\n{first} against {other}, paired by class, {len(folds)} folds pooled")
+        print(report.paired(comparisons[other]))
+    result = {"folds": list(folds), "numbers": numbers, "first": first, "versus": comparisons}
+    atomic.write_json(out / "compare.json", result)
+
+
+def _experiments(settings):
+    """The Experiment of each row, all with different settings."""
+    model, data, experiments = MODELS[settings.model], protocol.Data(**settings.data.arguments()), {}
+    known = [*model.ablations, protocol.BASELINE]
+    for row in settings.rows:
+        if row not in known:
+            raise InputError(f"rows: got {row!r}; wanted some of {', '.join(known)}")
+    benchmark = data.load("tune", model.eats)
+    for row in settings.rows:
+        baseline = row == protocol.BASELINE
+        name = protocol.BASELINE if baseline else settings.model
+        config = MODELS[name].Config() if baseline else published.config(name, benchmark, settings.overrides, row)
+        for other, same in experiments.items():
+            if config == same.config:
+                raise InputError(
+                    f"rows: {other} and {row} have the same settings; wanted different ones, and what an ablation "
+                    "sets itself not in --set, which has the last word, but in a --config file"
+                )
+        out = pathlib.Path(settings.out) / row
+        experiments[row] = protocol.Experiment(name, config, data, settings.machine.machine(), out, logs=False)
+    return experiments
+
+
+def _validated(row, experiment, settings, folds):
+    """{fold: [(Outcomes, gamma) a seed]} of one row; what is finished in its folder is not trained again."""
+    seeds = 1 if row == protocol.BASELINE else settings.seeds or MODELS[experiment.model].default_seeds
+    identity = runs.identity(experiment.model, experiment.machine, experiment.load("tune"), {row: experiment.config})
+    with runs.opened(experiment.out, identity, resume=None):
+        return {fold: [protocol.validated(experiment, seed, fold) for seed in range(seeds)] for fold in folds}
+
+
+def pair(settings):
+    """What `experiments.pair` does; see there."""
+    paths, others = settings.runs, settings.against
+    with_baseline = others == (protocol.BASELINE,)
+    if with_baseline:
+        others = others * len(paths)
+    ours = [runs.reopened(path, settings.data_root, argument="runs") for path in paths]
+    if with_baseline:
+        theirs = [_baseline(one) for one in ours]
+    else:
+        theirs = [runs.reopened(path, settings.data_root, argument="against") for path in others]
+    folds = [[list(map(protocol.scored, seeds)) for _, seeds in pair] for pair in zip(ours, theirs, strict=True)]
+    try:
+        comparison = uncertainty.versus(folds)
+    except ValueError as error:
+        raise InputError(f"against: {error}") from None
+    rows = []
+    for path, other, (mine, its) in zip(paths, others, folds, strict=True):
+        rows += [(path, _numbers(mine)), (other, _numbers(its))]
+    print(report.means("mean over seeds", rows))
+    print(f"\nthe former against the latter, paired by class, {len(paths)} pooled")
+    print(report.paired(comparison))
+
+
+def _baseline(one):
+    experiment, seeds = one
+    base, reason = protocol.baseline(experiment, seeds)
+    if base is None:
+        raise InputError(f"against: no {protocol.BASELINE} on the data of {experiment.out}: {reason}")
+    return experiment, [base]
+
+
+def _numbers(scored):
+    return [metrics.numbers(*one) for one in scored]

@@ -1,0 +1,137 @@
+"""The rows of a run: a model as it is, or each row of its paper's ablation table. What `experiments.run` does."""
+
+import contextlib
+import dataclasses
+import textwrap
+import time
+
+from experiments import published, report
+from zslkeras import protocol, runs
+from zslkeras.errors import InputError
+from zslkeras.figures import of_run
+from zslkeras.models import MODELS
+from zslkeras.models.config import settings_text
+from zslkeras.serving import bundle
+from zslkeras.training import strategies
+
+_DRAWN_BY = {"attention": "attention", "tsne": "embed", "views": "prepare"}  # what a model needs for each
+
+
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What is made of a finished run beside its numbers.
+
+    Attributes:
+        attention, views: how many images to draw it of, or None.
+        tsne: whether t-SNE is drawn.
+        export: whether a SavedModel is written.
+        with_backbone, weights, formats: of the export, see `bundle.write`.
+    """
+
+    attention: int | None = None
+    tsne: bool = False
+    views: int | None = None
+    export: bool = False
+    with_backbone: bool = False
+    weights: str | None = None
+    formats: tuple[str, ...] = ()
+
+
+def asked(name, data, overrides, machine, ablation=None):
+    """Stage tune as the model reads it, and the Experiment of each row that a command line asks for.
+
+    Args:
+        name: of the model.
+        data, overrides, machine: groups of flags.
+        ablation: a row of the paper's table, "all" of them, or None for the model as it is.
+    """
+    model, source = MODELS[name], protocol.Data(**data.arguments())
+    names = list(model.ablations) if ablation == "all" else [ablation]
+    if not names:
+        raise InputError(f"ablation: got all; {name} has none")
+    benchmark = source.load("tune", model.eats)
+    configs = {row: published.config(name, benchmark, overrides, row) for row in names}
+    experiments = {row: protocol.Experiment(name, config, source, machine.machine()) for row, config in configs.items()}
+    return protocol.as_read(benchmark, configs[names[0]]), experiments
+
+
+def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=False, extras=Extras()):
+    """Trains each row, writes what it came to, and prints it.
+
+    Args:
+        benchmark: stage tune, as `asked` returns it.
+        experiments: {name of a row, or None: Experiment}.
+        out: the folder of the run; None for a free one named after `stem`.
+        stem: see `out`.
+        seeds: how many; the model says if None.
+        select: "val", or "fixed" to train the config's epochs and choose nothing.
+        resume: whether to go on with what is in the folder.
+        extras: what else is made.
+    """
+    first = next(iter(experiments.values()))
+    model, strategy, configs = (
+        MODELS[first.model],
+        first.strategy,
+        {row: one.config for row, one in experiments.items()},
+    )
+    if select == "fixed" and not hasattr(first.config, "epochs"):
+        raise InputError(f"select: got fixed; {first.model} has no epochs to fix and needs val")
+    chief = strategies.is_chief(strategy)
+    say = print if chief else (lambda *_: None)
+    say(report.heading(first.model, benchmark))
+    out, trained = out or runs.next_folder(stem, resume), {}
+    identity = runs.identity(first.model, first.machine, benchmark, configs, select=select)
+    with (
+        strategies.watched(first.machine.strategy),
+        runs.opened(out, identity, resume) if chief else contextlib.nullcontext(),
+    ):
+        for row, experiment in experiments.items():
+            experiment = dataclasses.replace(experiment, out=out / row if len(experiments) > 1 else out)
+            say(textwrap.fill(f"{row or first.model}: {settings_text(experiment.config)}", 118, subsequent_indent="  "))
+            began, finished = time.monotonic(), []
+            for seed in range(seeds or model.default_seeds):
+                choice = protocol.fixed(experiment, seed) if select == "fixed" else protocol.select(experiment, seed)
+                finished.append(protocol.finish(experiment, choice))
+            trained[row] = experiment, finished, time.monotonic() - began
+        strategies.finish(strategy)
+    if chief:
+        _conclude(out, trained, extras)
+    return out
+
+
+def require_able(name, extras):
+    """Refuses what a model cannot give."""
+    model = MODELS[name]
+    for extra, method in _DRAWN_BY.items():
+        if getattr(extras, extra) and not getattr(model, method, None):
+            able = ", ".join(other for other, one in MODELS.items() if getattr(one, method, None)) or "none"
+            raise InputError(f"plot_{extra}: {name} has nothing to draw there; wanted one of {able}")
+    if extras.formats and model.eats != "features":
+        raise InputError(f"formats: {name} eats {model.eats}; wanted a model on features")
+
+
+def _conclude(out, trained, extras):
+    """Writes and prints the result of each row of `trained`."""
+    experiment, finished, _ = next(iter(trained.values()))
+    yardstick, results = protocol.baseline(experiment, finished), {}
+    paper = published.numbers(experiment.model, experiment.data.name.lower())
+    for row, (experiment, finished, seconds) in trained.items():
+        results[row] = runs.result(experiment, finished, yardstick, seconds, paper)
+        results[row] |= of_run.pointing(experiment, finished)
+        runs.write_result(experiment.out, results[row], finished)
+        of_run.write_plots(experiment, finished, yardstick)
+        if extras.attention:
+            of_run.write_channels(experiment, finished[0], extras.attention)
+        if extras.tsne:
+            of_run.write_tsne(experiment, finished[0])
+        if extras.views:
+            of_run.write_views(experiment, finished[0], extras.views)
+        print(report.table(results[row], row))
+        if extras.export:
+            print(bundle.write(experiment, finished[0], extras.with_backbone, extras.weights, extras.formats))
+    drawn = {row: (experiment, finished[0]) for row, (experiment, finished, _) in trained.items()}
+    if len(drawn) > 1 and of_run.has_unseen(finished[0]):
+        of_run.write_confusion(out, experiment, {row: one for row, (_, one) in drawn.items()})
+    if extras.attention and (lack := of_run.write_attention(out, drawn, extras.attention)):
+        print(f"note: {lack}")
+    print(report.summary(results) if len(results) > 1 else "", report.LEGEND, f"written: {out}", sep="\n")

@@ -1,0 +1,73 @@
+"""`python -m tests.support.drive --die WHERE:N ARGS`: experiments.run with the example model, killed as by `kill -9`.
+
+WHERE is step (the N-th training step), rename (the N-th file, written but not yet renamed), renamed (just after), or
+write (half-way through the N-th file). `--die never` runs through.
+"""
+
+import os
+import signal
+import sys
+
+import numpy as np
+
+from experiments import run
+from zslkeras import names, progress
+from zslkeras.cli import quiet
+
+EXAMPLE = ("tests.support.example", "Example")  # imported when it is asked for: commands import TensorFlow first
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(where, number):
+    count = 0
+
+    def now():
+        nonlocal count
+        count += 1
+        return count == number
+
+    replace, savez, advance = os.replace, np.savez, progress.Progress.advance
+
+    def dying_replace(source, target):
+        last = now()
+        if last and where == "rename":
+            die()
+        replace(source, target)
+        if last and where == "renamed":
+            die()
+
+    def dying_savez(file, **arrays):
+        savez(file, **arrays)
+        if now():
+            file.truncate(file.tell() // 2)
+            file.flush()
+            die()
+
+    def dying_advance(self, *args):
+        advance(self, *args)
+        if now():
+            die()
+
+    if where in ("rename", "renamed"):
+        os.replace = dying_replace
+    if where == "write":
+        np.savez = dying_savez
+    if where == "step":
+        progress.Progress.advance = dying_advance
+
+
+if __name__ == "__main__":
+    names.MODELS["example"] = EXAMPLE
+    sys.argv.pop(1)
+    where, _, number = sys.argv.pop(1).partition(":")
+    if where == "patience":  # seconds that a missing worker is waited for
+        quiet.tensorflow()
+        from zslkeras.training import strategies
+
+        strategies.START_SECONDS = int(number)
+    elif number:
+        kill_at(where, int(number))
+    run.COMMAND(run.main)

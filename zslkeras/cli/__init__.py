@@ -1,0 +1,1 @@
+"""The command `zslkeras`, a module for each of its commands."""

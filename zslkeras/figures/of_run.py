@@ -1,0 +1,330 @@
+"""What a finished run is looked at with: its figures, and where its attention points.
+
+All of this reads test pictures, after everything is chosen. A model draws attention where it has `attention(inputs)`,
+{name: maps [B, n, H, W]}: under the name "class" a map for each class of the stage, under any other name a map for
+each attribute, with `attribute_scores(inputs)`, {the same names: [B, n]}. It draws t-SNE where it has `embed(inputs)`,
+{space: [B, D]}, and what attributes let through where it has `channel_weights(inputs)`, [B, A, C].
+"""
+
+import csv
+import io
+import itertools
+import re
+import textwrap
+
+import numpy as np
+import tensorflow as tf
+
+from zslkeras import atomic, benchmarks, protocol
+from zslkeras.benchmarks import folder, shapes
+from zslkeras.errors import InputError
+from zslkeras.evaluation import metrics
+from zslkeras.figures import plots
+from zslkeras.images import decode
+from zslkeras.models import MODELS
+from zslkeras.progress import Progress
+from zslkeras.training import batches
+
+SEED = 0  # of the draws of pictures and classes, and of t-SNE
+TOP_ATTRIBUTES = 5
+WRONG_CLASSES = 3  # beside the true one; JLAF, Fig. 2 (a)
+TSNE_CLASSES = 10  # of the seen ones, and of the unseen ones; MSDN, Fig. 5
+TSNE_POINTS = 1000
+PERPLEXITY = 30.0  # t-SNE's usual one; less where there are few points
+FEWEST_POINTS = 10  # fewer are not worth a panel
+DRAWN_ATTRIBUTES, DRAWN_CHANNELS = 12, 32  # at random; DRMN, Fig. 5
+MOST_PANELS = 4
+VIEW_DRAWS = 4  # of a picture in the sheet of views
+HAS_ATTRIBUTE = 0.5  # a class of shapes has what its embedding puts above this
+# What these attributes name lies outside the object's mask: attention to them belongs elsewhere.
+NOT_ON_OBJECT = (*shapes.GROUPS["background"], "shadow")
+
+_CLASSES = "class"
+_SIDE = 224  # pixels of a photograph as it is drawn
+_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over a picture
+
+
+def write_plots(experiment, finished, yardstick):
+    """The seen-unseen curve, the course of the training, and who is taken for whom, of the first seed."""
+    first, base = finished[0], yardstick[0]
+    runs = {experiment.model: first} | ({"ESZSL": base} if base and base is not first else {})
+    if has_unseen(first):
+        curves = {}
+        for label, one in runs.items():
+            numbers = metrics.numbers(one.outcomes, one.choice.gamma)
+            chosen = numbers["U"], numbers["S"]
+            curves[label] = *metrics.curve(one.outcomes), chosen, numbers["AUSUC"]
+        plots.seen_unseen_curve(experiment.out / "curve.png", curves)
+        write_confusion(experiment.out, experiment, dict(reversed(runs.items())))
+    if first.choice.history:
+        drawn = {metric: f"val_{metric}" for metric in ("T", "U", "S", "H", "AUSUC")}
+        plots.history(experiment.out / "history.png", first.choice.history, drawn, first.choice.state)
+
+
+def has_unseen(finished):
+    """Whether any test picture is of an unseen class."""
+    return len(finished.outcomes.unseen) > 0 and bool(finished.outcomes.in_unseen.any())
+
+
+def write_confusion(out, experiment, runs):
+    """Who is taken for whom among the unseen classes, side by side for {label: Finished}; ASPN, Fig. 3 (c) and (d)."""
+    unseen = next(iter(runs.values())).outcomes.unseen
+    names = protocol.published(experiment).class_names
+    tables = {label: metrics.confusion(one.outcomes) for label, one in runs.items()}
+    plots.confusion(out / "confusion.png", tables, [names[c] for c in unseen])
+
+
+def write_attention(out, runs, count):
+    """Attention on `count` test pictures, by turns of an unseen and a seen class: attention-ROW.png, and which in .csv.
+
+    Over attributes, as MSDN's Fig. 4: in the folder of each run, a line a sub-net, with the attributes it scores
+    highest. Over classes, as JLAF's Fig. 2 (a): in `out`, a line a run, with the true class and the wrong ones that
+    the last run scores highest, with which the rows of an ablation end: the full model.
+
+    Args:
+        out: the folder of all runs.
+        runs: {name: (Experiment, Finished)}, the rows of an ablation or a single run.
+        count: of pictures.
+
+    Returns:
+        A sentence where the pictures behind the maps are missing, else None.
+    """
+    first, _ = next(iter(runs.values()))
+    benchmark = protocol.published(first)
+    rows = _drawn(benchmark, count)
+    pictures, lack = _pictures(first.data, benchmark, rows)
+    views, classes = {}, None  # {folder: {line: the (title, map) pairs of each picture}}
+    for name, (experiment, finished) in reversed(runs.items()):
+        attention = _attention(protocol.rebuilt(experiment, finished, benchmark), benchmark, rows)
+        for kind, (maps, scores) in attention.items():
+            if kind == _CLASSES:
+                classes = _true_and_wrong(scores, benchmark.labels[rows]) if classes is None else classes
+                where, line, shown, names = out, readable(name or experiment.model), classes, benchmark.class_names
+            else:
+                shown = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_ATTRIBUTES]
+                where, line, names = experiment.out, readable(kind), _attribute_names(benchmark)
+            views.setdefault(where, {})[line] = [
+                [
+                    (f"{textwrap.fill(readable(names[i]), _TITLE_WIDTH)}\n{scores[row, i]:z.2f}", maps[row, i])
+                    for i in which
+                ]
+                for row, which in enumerate(shown)
+            ]
+    for where, lines in views.items():
+        table = []
+        for place, row in enumerate(rows):
+            path, name = where / f"attention-{row}.png", benchmark.class_names[benchmark.labels[row]]
+            group = "unseen" if benchmark.labels[row] in benchmark.unseen_classes else "seen"
+            heading = f"{textwrap.fill(readable(name), _HEADING_WIDTH)}\n{group} class"
+            plots.attention(path, pictures[place], heading, {line: of_line[place] for line, of_line in lines.items()})
+            table.append((path.name, row, name, group))
+        _write_csv(where / "attention.csv", ("file", "row", "class", "group"), table)
+    return lack
+
+
+def write_channels(experiment, finished, count):
+    """What some attributes let through of some channels, drawn at random, in `count` pictures: channels.png; DRMN,
+    Fig. 5. Nothing where a model, or this row of its ablation, weighs no channels."""
+    benchmark = protocol.published(experiment)
+    model = protocol.rebuilt(experiment, finished, benchmark)
+    if not getattr(model, "weighs_channels", False):
+        return
+    rows, generator = _drawn(benchmark, min(count, MOST_PANELS)), np.random.default_rng(SEED)
+    weights = _over(model.channel_weights, benchmark, rows)
+    attributes, channels = (
+        np.sort(generator.permutation(size)[:most])
+        for size, most in zip(weights.shape[1:], (DRAWN_ATTRIBUTES, DRAWN_CHANNELS), strict=True)
+    )
+    names = [readable(_attribute_names(benchmark)[place]) for place in attributes]
+    panels = {
+        f"{readable(benchmark.class_names[benchmark.labels[row]])}\npicture {row}": of_row[attributes][:, channels]
+        for row, of_row in zip(rows, weights, strict=True)
+    }
+    plots.channel_weights(experiment.out / "channels.png", panels, names)
+
+
+def write_tsne(experiment, finished):
+    """t-SNE of each space of `embed`, of seen and of unseen test pictures: tsne.png and tsne.csv; MSDN, Fig. 5."""
+    from sklearn.manifold import TSNE  # here, for it takes a second that other runs need not wait
+
+    benchmark = protocol.published(experiment)
+    model = protocol.rebuilt(experiment, finished, benchmark)
+    groups = {"seen": benchmark.test_seen, "unseen": benchmark.test_unseen}
+    groups = {group: _sampled(benchmark, rows) for group, rows in groups.items()}
+    panels = [
+        (group, space, rows, vectors.reshape(len(rows), -1))
+        for group, rows in groups.items()
+        if len(rows) >= FEWEST_POINTS
+        for space, vectors in sorted(_over(model.embed, benchmark, rows).items(), key=lambda one: one[0] != "baseline")
+    ]
+    points, classes, table = {}, {}, []
+    with Progress("t-SNE", len(panels)) as bar:
+        for group, space, rows, vectors in panels:
+            # "exact" runs in one thread: for this few points that is enough, and the same on any machine's cores.
+            perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
+            tsne = TSNE(perplexity=perplexity, init="pca", method="exact", random_state=SEED)
+            places = tsne.fit_transform(vectors)
+            names = [benchmark.class_names[label] for label in benchmark.labels[rows]]
+            points.setdefault(f"{group} classes", {})[readable(space)] = places
+            classes[f"{group} classes"] = [readable(name) for name in names]
+            for row, name, (x, y) in zip(rows, names, places, strict=True):
+                table.append((space, group, row, name, f"{x:.4f}", f"{y:.4f}"))
+            bar.advance()
+    if points:
+        plots.embeddings(experiment.out / "tsne.png", points, classes)
+        _write_csv(experiment.out / "tsne.csv", ("space", "group", "row", "class", "x", "y"), table)
+
+
+def write_views(experiment, finished, count):
+    """What `model.prepare` makes of `count` training pictures, VIEW_DRAWS times each: views.png."""
+    benchmark = protocol.published(experiment)
+    model = protocol.rebuilt(experiment, finished, benchmark, trained=False)
+    rows = np.random.default_rng(SEED).permutation(benchmark.train)[:count]
+    pictures = benchmark.take(rows)
+    views = [
+        [tf.nest.flatten(model.prepare(tf.constant(picture), (row, draw))) for draw in range(VIEW_DRAWS)]
+        for row, picture in zip(rows, pictures, strict=True)
+    ]
+    plots.views(experiment.out / "views.png", pictures, _arrays(views))
+
+
+def pointing(experiment, finished):
+    """How often attention has its peak on the object, for models with attention on shapes, whose objects are known.
+
+    The true class's map counts where there is a map a class. Of the maps of attributes those count that the picture's
+    class has (its embedding above HAS_ATTRIBUTE); once all of them, and once those that are to be seen on the object.
+
+    Returns:
+        {"pointing": {name of the attention: {which maps: {"maps", "chance", "trained", "untrained"}}}}, or {}.
+        "chance" is the share of cells on the object; the others have the mean and std over seeds, and each value.
+    """
+    if experiment.data.name.lower() != "shapes" or not hasattr(MODELS[experiment.model], "attention"):
+        return {}
+    benchmark = protocol.published(experiment)
+    masks = shapes.object_masks(
+        experiment.data.root or benchmarks.default_root(), experiment.data.options.get("draw", 0)
+    )
+    seeds = {
+        state: [
+            _points(protocol.rebuilt(experiment, one, benchmark, state == "trained"), benchmark, masks)
+            for one in finished
+        ]
+        for state in ("trained", "untrained")
+    }
+    table = {}
+    for name, which in seeds["trained"][0]:
+        hits, chance = seeds["trained"][0][name, which]
+        entry = {"maps": len(hits), "chance": float(chance.mean())}
+        for state, of_seeds in seeds.items():
+            values = [float(one[name, which][0].mean()) for one in of_seeds]
+            std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            entry[state] = {"mean": float(np.mean(values)), "std": std, "values": values}
+        table.setdefault(name, {})[which] = entry
+    return {"pointing": table} if table else {}
+
+
+def readable(name):
+    """A name out of a file or of code as words: 001.Black_footed_Albatross, grizzly+bear, has_wing_color::red."""
+    words = re.sub(r"^\d+\.", "", name).removeprefix("has_").replace("::", ": ").replace("_to_", " → ")
+    return re.sub(r"[_+]", " ", words).strip()
+
+
+def _points(model, benchmark, masks):
+    """{(name of the attention, which maps): (hits, chances), one each a map} of one model over all test pictures."""
+    on_object = ~np.isin(benchmark.attribute_names, NOT_ON_OBJECT)
+    parts = {}
+    rows = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    start = 0
+    for inputs, labels in batches.scoring(benchmark, rows):
+        of_batch = masks[rows[start : start + len(labels)]]
+        start += len(labels)
+        has = benchmark.class_embeddings[labels] > HAS_ATTRIBUTE
+        for name, maps in _arrays(model.attention(_tensors(inputs))).items():
+            if name == _CLASSES:
+                counted = {"true class": np.arange(maps.shape[1]) == labels[:, None]}
+            else:
+                counted = {"attributes of the object": has & on_object, "all attributes": has}
+            for which, chosen in counted.items():
+                picture, place = np.nonzero(chosen)
+                result = metrics.pointing(maps[picture, place], of_batch[picture])
+                parts.setdefault((name, which), []).append(result)
+    return {key: tuple(map(np.concatenate, zip(*results, strict=True))) for key, results in parts.items()}
+
+
+def _drawn(benchmark, count):
+    """Test rows, by turns of unseen and of seen classes; fewer of them are the first of more."""
+    generator = np.random.default_rng(SEED)
+    groups = [generator.permutation(rows) for rows in (benchmark.test_unseen, benchmark.test_seen)]
+    mixed = [row for pair in itertools.zip_longest(*groups) for row in pair if row is not None]
+    return np.array(mixed[:count])
+
+
+def _sampled(benchmark, rows):
+    """Some of `rows`: of TSNE_CLASSES classes at most, and as many of each as TSNE_POINTS allows."""
+    generator, labels = np.random.default_rng(SEED), benchmark.labels[rows]
+    classes, most = np.unique(labels), TSNE_POINTS // (2 * TSNE_CLASSES)
+    classes = generator.permutation(classes)[:TSNE_CLASSES]
+    parts = [generator.permutation(rows[labels == label])[:most] for label in np.sort(classes)]
+    return np.concatenate([rows[:0], *parts])
+
+
+def _pictures(data, benchmark, rows):
+    """The pictures of `rows`, uint8 each, or None for each and a sentence that says what is missing."""
+    try:
+        images = protocol.published_pictures(data)
+        # A folder's rows may stand in another order in a file of maps than on the disk.
+        fields = ("labels", "train", "test_seen", "test_unseen")
+        if not all(np.array_equal(getattr(images, field), getattr(benchmark, field)) for field in fields):
+            raise InputError(f"{benchmark.source}: its rows are not those of the pictures in {images.source}")
+        pictures = images.take(rows)
+        if pictures.dtype != np.uint8:
+            squeezed = benchmark.features == folder.FILTERS  # the filter bank alone sees a picture to its edges
+            pictures = decode.load(pictures, _SIDE, crop=not squeezed)
+        return pictures, None
+    except InputError as error:
+        return [None] * len(rows), f"attention is drawn without the pictures behind it: {error}"
+
+
+def _true_and_wrong(scores, labels):
+    """[B, 1 + WRONG_CLASSES] the true class, then the wrong ones with the highest scores."""
+    wrong = np.where(np.arange(scores.shape[1]) == labels[:, None], -np.inf, scores)
+    order = np.argsort(-wrong, axis=1, kind="stable")[:, : min(WRONG_CLASSES, scores.shape[1] - 1)]
+    return np.concatenate([labels[:, None], order], axis=1)
+
+
+def _attribute_names(benchmark):
+    number = benchmark.class_embeddings.shape[1]
+    return benchmark.attribute_names or [f"attribute {place}" for place in range(1, number + 1)]
+
+
+def _attention(model, benchmark, rows):
+    """{name of the attention: (maps [K, n, H, W], scores [K, n])} over the pictures of `rows`."""
+
+    def look(inputs):
+        maps = model.attention(inputs)
+        scores = model.attribute_scores(inputs) if maps.keys() - {_CLASSES} else {}
+        if _CLASSES in maps:
+            scores = {**scores, _CLASSES: model.score_classes(inputs, model.class_embeddings.value)}
+        return {kind: (maps[kind], scores[kind]) for kind in maps}
+
+    return _over(look, benchmark, rows)
+
+
+def _over(function, benchmark, rows):
+    """What `function` makes of the inputs of `rows`, a structure of tensors [B, ...], as one of arrays."""
+    parts = [_arrays(function(_tensors(inputs))) for inputs, _ in batches.scoring(benchmark, rows)]
+    return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def _tensors(inputs):
+    return tf.nest.map_structure(tf.constant, inputs)
+
+
+def _arrays(tensors):
+    return tf.nest.map_structure(lambda tensor: np.asarray(tensor, np.float32), tensors)
+
+
+def _write_csv(path, header, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    atomic.write_text(path, text.getvalue())

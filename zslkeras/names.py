@@ -1,0 +1,24 @@
+"""The names that users type. This module imports nothing, so help and wrong flags are answered without TensorFlow."""
+
+# name: (module, class)
+MODELS = {
+    "aspn": ("zslkeras.models.aspn", "ASPN"),
+    "dcen": ("zslkeras.models.dcen", "DCEN"),
+    "drmn": ("zslkeras.models.drmn", "DRMN"),
+    "drmn_pictures": ("zslkeras.models.drmn", "DRMNFromPictures"),
+    "eszsl": ("zslkeras.models.eszsl", "ESZSL"),
+    "jlaf": ("zslkeras.models.jlaf", "JLAF"),
+    "msdn": ("zslkeras.models.msdn", "MSDN"),
+}
+BENCHMARKS = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")  # the field's, as their folders are called
+NEGATIVES = ("keep", "zero")  # what becomes of negative attributes
+SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax")
+
+STRATEGIES = ("default", "mirrored", "multiworker")
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+WHAT = ("pooled", "maps", "levels")  # is kept of what a backbone makes of an image
+DTYPES = ("float16", "float32")  # of maps and levels in files
+PREPROCESSINGS = ("own", "caffe", "torch", "tf")
+
+FORMATS = ("tflite", "onnx")  # of an export, beside the SavedModel

@@ -1,0 +1,238 @@
+"""The folder of a run: what may not differ when it goes on, what it came to, and a finished one taken up again."""
+
+import contextlib
+import dataclasses
+import glob
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from zslkeras import atomic, protocol
+from zslkeras.errors import InputError
+from zslkeras.evaluation import metrics, uncertainty
+from zslkeras.models import MODELS, config
+from zslkeras.training import strategies
+from zslkeras.training.machine import Machine
+from zslkeras.version import __version__
+
+FORMAT = 1  # of the folder; another number is another layout, and no older code reads it
+_NEEDED = ("config", "data", "dataset_digest", "features", "model", "seeds", "selected_on_validation")
+
+
+def identity(model, machine, benchmark, configs, **more):
+    """What may not differ where a folder with checkpoints is gone on with.
+
+    Where the data lies may differ: its digest tells whether it is the same.
+
+    Args:
+        model: its name.
+        machine: what it is trained on.
+        benchmark: the stage that is trained first.
+        configs: {name of a row, or None: config}.
+        **more: whatever else the numbers depend on.
+    """
+    identity = {"format": FORMAT, "model": model, **dataclasses.asdict(machine), **more}
+    # As many as there are: `None` stands for all the GPUs of a machine, which may have others next time.
+    identity["replicas"] = strategies.get_strategy(machine.strategy, machine.replicas).num_replicas_in_sync
+    identity |= {"data": benchmark.digest, "version": __version__}
+    for name, one in configs.items():
+        prefix = f"{name}: " if len(configs) > 1 else ""
+        identity |= {f"{prefix}{key}": value for key, value in dataclasses.asdict(one).items()}
+    return json.loads(json.dumps(identity))
+
+
+@contextlib.contextmanager
+def opened(out, identity, resume):
+    """The folder of a run, made and checked; taken away again where wrong input keeps training from starting.
+
+    Args:
+        out: the folder.
+        identity: from `identity`.
+        resume: True to go on with what is there, False to refuse it, None to go on where there is something.
+    """
+    path, made = out / "run.json", [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
+    before = atomic.read_json(path) if os.path.isfile(path) else {}
+    if before and resume is False:
+        raise InputError(f"out: {out} holds a run already; wanted --resume to go on with it, or another folder")
+    if resume and not before:
+        raise InputError(f"resume: no run in {out}; wanted the folder of one that was killed")
+    if before:
+        _require_format(path, before)
+    for key in before | identity if before else ():
+        was, now = (f"{key}={one.get(key)}" for one in (before, identity))
+        if was != now:
+            argument = "out" if resume is None else "resume"
+            raise InputError(f"{argument}: {out} was started with {was}, got {now}; wanted the same, or another folder")
+    try:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            if not before:
+                path.write_text(json.dumps(identity, indent=2) + "\n")
+        except OSError as error:
+            raise InputError(f"out: {out}: {error.strerror}; wanted a folder that can be written") from None
+        yield
+    except InputError:
+        if not before and not glob.glob("**/*.npz", root_dir=out, recursive=True):
+            _take_back(path, made)
+        raise
+
+
+def next_folder(stem, resume):
+    """`stem` where it is free, else the first of stem-2, stem-3, ... that is; to go on, the last one that is taken."""
+    taken = [stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 10_000))]
+    free = next(number for number, path in enumerate(taken) if not path.exists())
+    return taken[max(0, free - 1)] if resume else taken[free]
+
+
+def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
+    """The Experiment of a finished run, and the Finished of each of its seeds; trains nothing.
+
+    Args:
+        path: its folder; of a row of `--ablation all`, the row's.
+        data_root, images: where data and images lie now, if not where they lay.
+        seeds: how many of its seeds; None for all.
+        argument: whose value `path` is, for what is said of a wrong one.
+    """
+    path = pathlib.Path(path)
+    result = atomic.read_json(path / "result.json")
+    if not result:
+        raise InputError(f"{argument}: no result.json in {path}; wanted the folder of a finished run")
+    if lacking := set(_NEEDED) - set(result):
+        raise InputError(f"{argument}: {path / 'result.json'} has no {min(lacking)}; wanted what a finished run leaves")
+    name = result["model"]
+    if name not in MODELS:
+        raise InputError(f"{argument}: {path} is of model {name!r}; wanted one of {', '.join(MODELS)}")
+    seeds, stages = result["seeds"][:seeds], ["tune", "final"] if result["selected_on_validation"] else ["final"]
+    for checkpoint in (path / "checkpoint" / f"seed{seed}-{stage}.npz" for seed in seeds for stage in stages):
+        if not checkpoint.is_file():
+            raise InputError(f"{argument}: no {checkpoint}; wanted the folder of a finished run, with its checkpoints")
+    data = result["data"]
+    options = data["options"] | ({"images": str(images)} if images else {})
+    data = protocol.Data(data["name"], data_root or data["root"], options)
+    # A row of --ablation all lies in the folder of the run.
+    places = [place for place in (path / "run.json", path.parent / "run.json") if place.is_file()]
+    identity = atomic.read_json(places[0]) if places else {}
+    if places:
+        _require_format(places[0], identity)
+    settings = config.build(MODELS[name], name, result["config"])
+    machine = Machine(precision=identity.get("precision", Machine.precision))
+    experiment = protocol.Experiment(name, settings, data, machine, path, logs=False)
+    digest = protocol.published(experiment).digest
+    if digest != result["dataset_digest"]:
+        was = result["dataset_digest"]
+        raise InputError(f"{argument}: {path} was made of data {was}, {data.name} is {digest}; wanted the same data")
+    choose = protocol.select if len(stages) == 2 else protocol.fixed
+    return experiment, [protocol.finish(experiment, choose(experiment, seed)) for seed in seeds]
+
+
+def result(experiment, finished, yardstick, seconds, paper=None):
+    """All that result.json holds; fractions in 0..1.
+
+    Args:
+        experiment: what was run.
+        finished: a Finished a seed.
+        yardstick: what `protocol.baseline` returned.
+        seconds: of wall time.
+        paper: what the model's paper prints for this dataset, percent; None where it prints nothing.
+    """
+    benchmark = protocol.published(experiment)
+    base, reason = yardstick
+    versus = None
+    if base:
+        versus = uncertainty.versus([([protocol.scored(one) for one in finished], [protocol.scored(base)])])
+    return {
+        "model": experiment.model,
+        "dataset": experiment.data.name,
+        "features": benchmark.features,
+        "seeds": [one.choice.seed for one in finished],
+        "selected_on_validation": bool(finished[0].choice.history),
+        "selected": _selected(finished),
+        "best_on_test": _best_on_test(finished),
+        "baseline": _selected([base]) | {"best_on_test": _best_on_test([base])} if base else {"reason": reason},
+        "versus_baseline": versus,
+        "paper": paper,
+        "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
+        "gamma": [one.choice.gamma for one in finished],
+        "state": [one.history[one.choice.state] for one in finished],
+        "unseen_embeddings_in_training": MODELS[experiment.model].reads_unseen_embeddings(experiment.config),
+        "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},
+        "config": dataclasses.asdict(experiment.config),
+        "data": dataclasses.asdict(experiment.data),
+        "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "commit": _commit(),
+        "dataset_digest": benchmark.digest,
+        "wall_seconds": round(seconds, 1),
+    }
+
+
+def _selected(finished):
+    """Each metric at the chosen state and gamma: over seeds, with the mean of the seeds' bootstrap intervals."""
+    numbers = [metrics.numbers(*protocol.scored(one)) for one in finished]
+    spreads = [uncertainty.intervals(*protocol.scored(one)) for one in finished]
+    columns = metrics.summaries(numbers)
+    for metric, column in columns.items():
+        for kind in ("rows", "classes"):
+            column[f"interval_{kind}"] = np.mean([spread[kind][metric] for spread in spreads], axis=0).tolist()
+    return columns
+
+
+def _best_on_test(finished):
+    """What the papers report: T, H with its U and S, H0 with its, and AUSUC, each at its own best state on test."""
+    numbers = []
+    for one in finished:
+        best = {metric: max(one.history, key=lambda row: row[f"best_{metric}"]) for metric in ("T", "H", "H0", "AUSUC")}
+        where = {"T": "T", "U": "H", "S": "H", "H": "H", "U0": "H0", "S0": "H0", "H0": "H0", "AUSUC": "AUSUC"}
+        known = {by for by, state in best.items() if state[f"best_{by}"] == state[f"best_{by}"]}  # no row: NaN, no best
+        numbers.append({m: best[by][f"best_{m}"] if by in known else np.nan for m, by in where.items()})
+    return metrics.summaries(numbers)
+
+
+def _paper_rule(rule, finished):
+    """The rule of the model's paper, and U, S and H by it at each seed's chosen state; None where it has none."""
+    if rule is None:
+        return None
+    columns = metrics.summaries([metrics.numbers(one.outcomes, rule["gamma"]) for one in finished])
+    return rule | {metric: columns[metric] for metric in ("U", "S", "H")}
+
+
+def _commit():
+    """Of the checkout this runs from, "-dirty" if it was changed; None for an installed package."""
+    here = pathlib.Path(__file__).parent
+    try:
+        ask = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_result(out, result, finished):
+    """result.json and history.csv, each renamed into place."""
+    rows = []
+    for one in finished:
+        for stage, history in (("tune", one.choice.history), ("final", one.history)):
+            rows += [{"seed": one.choice.seed, "stage": stage, **row} for row in history]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [",".join(columns), *(",".join(str(row.get(key, "")) for key in columns) for row in rows)]
+    atomic.write_text(out / "history.csv", "\n".join(lines) + "\n")
+    atomic.write_json(out / "result.json", result)
+
+
+def _require_format(path, identity):
+    if identity.get("format") != FORMAT:
+        raise InputError(f"{path}: has format {identity.get('format')}; wanted {FORMAT}, which this version reads")
+
+
+def _take_back(path, made):
+    with contextlib.suppress(OSError):
+        path.unlink()
+    if path.parent in made:
+        shutil.rmtree(path.parent, ignore_errors=True)
+    for folder in made[1:]:
+        with contextlib.suppress(OSError):
+            folder.rmdir()

@@ -1,0 +1,149 @@
+"""A finished run as a folder that is all a stranger needs: the SavedModel, and what its numbers mean.
+
+With the front end that made the features a model was trained on, its endpoints take the bytes of pictures. That can be
+the built-in filter bank, a backbone whose weights are those of the features' record, or, for a model that learns from
+pictures, nothing but their size.
+"""
+
+import io
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from zslkeras import atomic, protocol
+from zslkeras.benchmarks import filters, folder
+from zslkeras.errors import InputError
+from zslkeras.images import decode, extract
+from zslkeras.serving import export
+
+CHECKED_ROWS = 8  # the reloaded model is asked about
+NAME = "saved_model"
+# Of the largest value: how far features may lie from the stored ones, which are rounded and come from other batches.
+_STORED = 1e-2
+_UNIT = 1e-4  # how far from 1 the length of a normalised embedding may be
+
+
+def write(experiment, finished, with_backbone=False, weights=None, formats=()):
+    """Writes `saved_model/` into the folder of a run; returns a line about it.
+
+    Args:
+        experiment: what was run.
+        finished: a Finished; of several seeds the first.
+        with_backbone: whether endpoints take the bytes of pictures.
+        weights: of the backbone, as `zslkeras prepare` was given them; ImageNet's if None.
+        formats: some of names.FORMATS besides.
+    """
+    benchmark = protocol.published(experiment)
+    model = protocol.rebuilt(experiment, finished, benchmark)
+    tests = np.concatenate([benchmark.test_unseen, benchmark.test_seen, benchmark.train])
+    rows = np.unique(tests[np.linspace(0, len(tests) - 1, CHECKED_ROWS).astype(int)])
+    asked, front = benchmark.take(rows), None
+    if with_backbone:
+        front = _front_end(benchmark, model, weights or "imagenet")
+        stored, asked = asked, _contents(experiment.data, benchmark, rows)
+        _require_as_stored(front(tf.constant(asked)), stored, benchmark)
+    facts = {
+        "model": experiment.model,
+        "dataset": experiment.data.name,
+        "dataset_digest": benchmark.digest,
+        "features": benchmark.features,
+        "classes": list(benchmark.class_names),
+        "seen": benchmark.seen_mask.tolist(),
+        "attributes": _attributes(benchmark, experiment.data.options),
+        "seed": finished.choice.seed,
+    }
+    path = experiment.out / NAME
+    export.write(path, model, facts, asked, finished.choice.gamma, front, formats)
+    size = sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    takes = "images" if front else benchmark.kind
+    return f"exported: {path}, {size / 1e6:.1f} MB, takes {takes}; reloaded without this package, it answers the same"
+
+
+def _attributes(benchmark, options):
+    """What a further class has to be written in: names, and what was done to the values of the table."""
+    lengths = np.linalg.norm(benchmark.class_embeddings, axis=1)
+    return {
+        "number": benchmark.class_embeddings.shape[1],
+        "names": list(benchmark.attribute_names),
+        "unit_length": bool(np.all(np.abs(lengths - 1) < _UNIT)),
+        "negatives": options.get("negatives", "keep"),
+        "has_negatives": bool((benchmark.class_embeddings < 0).any()),
+        "lengths": [float(lengths.min()), float(lengths.max())],
+    }
+
+
+def _front_end(benchmark, model, weights):
+    if benchmark.kind == "images":
+        side = model.row_shape[0]
+        return export.FrontEnd(side, True, lambda pictures: pictures, {"size": side, "crop": True})
+    if benchmark.features == folder.FILTERS:
+        settings = {"filters": benchmark.kind, "size": filters.SIDE, "crop": False}
+        inputs = _as_stored(lambda pictures: filters.answers(pictures, benchmark.kind), benchmark)
+        return export.FrontEnd(filters.SIDE, False, inputs, settings)
+    source = pathlib.Path(benchmark.source)
+    record = (source if source.is_dir() else source.parent) / f"{benchmark.features}.json"
+    made = atomic.read_json(record)
+    if "backbone" not in made:
+        raise InputError(
+            f"with_backbone: no {record} tells how {benchmark.features} was made; wanted features of "
+            "zslkeras prepare, or an export without --with_backbone"
+        )
+    extractor = extract.Extractor(
+        made["backbone"],
+        weights,
+        made["size"],
+        [benchmark.kind.replace("features", "pooled")],
+        made["layers"] or None,
+        made["preprocessing"],
+        made["dtype"],
+    )
+    if extractor.settings["weights"] != made["weights"]:
+        raise InputError(
+            f"weights: {weights} has digest {extractor.settings['weights'][:12]}, {record} says "
+            f"{made['weights'][:12]}; wanted the weights that the features were made with"
+        )
+
+    def stores(pictures):
+        outputs = extractor.outputs(pictures)
+        if benchmark.kind == "levels":
+            return tuple(outputs[layer] for layer in made["layers"])
+        return outputs["pooled" if benchmark.kind == "features" else "maps"]
+
+    settings = {key: made[key] for key in ("backbone", "weights", "preprocessing", "layers", "size")} | {"crop": True}
+    return export.FrontEnd(made["size"], True, _as_stored(stores, benchmark), settings)
+
+
+def _as_stored(function, benchmark):
+    """`function` rounded as its results are stored: the model was trained on those."""
+    dtypes = tf.nest.map_structure(lambda array: array.dtype, benchmark.take(benchmark.train[:1]))
+    return lambda pictures: tf.nest.map_structure(tf.cast, function(pictures), dtypes)
+
+
+def _contents(data, benchmark, rows):
+    """The bytes of the pictures of `rows`; of drawn ones, as a PNG."""
+    images = protocol.published_pictures(data)
+    if not np.array_equal(images.labels, benchmark.labels):
+        raise InputError(f"{benchmark.source}: its rows are not those of the pictures in {images.source}")
+    return [_png(one) if images.inputs.dtype == np.uint8 else decode.read(os.fspath(one)) for one in images.take(rows)]
+
+
+def _png(picture):
+    contents = io.BytesIO()
+    Image.fromarray(picture).save(contents, "PNG")
+    return contents.getvalue()
+
+
+def _require_as_stored(made, stored, benchmark):
+    """The front end makes of a picture what the model was trained on."""
+    for one, other in zip(tf.nest.flatten(made), tf.nest.flatten(stored), strict=True):
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        largest = np.abs(other).max(initial=0)
+        off = np.abs(one - other).max(initial=0) if one.shape == other.shape else np.inf
+        if not off <= _STORED * largest:
+            raise InputError(
+                f"with_backbone: what it makes of the pictures is off by {off:.3g} from the {benchmark.kind} in "
+                f"{benchmark.source}, whose largest is {largest:.3g}; wanted the pictures they were made of"
+            )

@@ -1,0 +1,247 @@
+"""What an exported model recognises in images, and among which classes: its own, and those of a table."""
+
+import csv
+import dataclasses
+import functools
+import pathlib
+import textwrap
+
+import numpy as np
+import tensorflow as tf
+
+from zslkeras import atomic
+from zslkeras.benchmarks import files, folder
+from zslkeras.errors import InputError, brief, did_you_mean
+from zslkeras.images import decode
+from zslkeras.serving import export
+
+AT_ONCE = 32  # pictures in a batch
+SCALE = 3.0  # how many times shorter or longer than any class of the model a given class may be
+TOP_ATTRIBUTES = 5
+_DRAWN_SIDE = 224  # pixels of a picture behind attention
+_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over a picture
+_MARK = "never trained"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Who may be recognised.
+
+    Attributes:
+        names: K of them.
+        embeddings: [K, A].
+        seen: [K], true where a class was trained.
+    """
+
+    names: tuple[str, ...]
+    embeddings: np.ndarray
+    seen: np.ndarray
+
+
+class Exported:
+    """An export on disk, or that of a run's folder: what it says of itself at once, the model when it is asked.
+
+    Attributes:
+        path: its folder.
+        metadata: what `metadata.json` says.
+        classes: its own Classes.
+    """
+
+    def __init__(self, path):
+        places = [place for place in (pathlib.Path(path), pathlib.Path(path) / "saved_model") if _is_export(place)]
+        if not places:
+            raise InputError(
+                f"model: no metadata.json in {path}; wanted the folder of an export, or of a run that has one"
+            )
+        self.path, self.metadata = places[0], atomic.read_json(places[0] / "metadata.json")
+        if self.metadata.get("format") != export.FORMAT:
+            got, wanted = self.metadata.get("format"), export.FORMAT
+            raise InputError(f"model: {self.path} has format {got}; wanted {wanted}, which this version reads")
+        embeddings = files.read_matrix(self.path / "class_embeddings.npy", len(self.metadata["classes"]))
+        self.classes = Classes(tuple(self.metadata["classes"]), embeddings, np.array(self.metadata["seen"]))
+
+    @functools.cached_property
+    def model(self):
+        """The SavedModel."""
+        try:
+            return tf.saved_model.load(str(self.path))
+        except Exception as error:  # TensorFlow raises anything on a damaged file
+            got = f"{self.path} cannot be loaded ({brief(error)})"
+            raise InputError(f"model: {got}; wanted a whole export") from error
+
+    @property
+    def attribute_names(self):
+        attributes = self.metadata["attributes"]
+        return attributes["names"] or [f"attribute {place}" for place in range(1, attributes["number"] + 1)]
+
+    def require_images(self):
+        """Refuses an export whose endpoints do not take the bytes of images."""
+        kind = self.metadata["inputs"]["kind"]
+        if kind != "bytes":
+            raise InputError(
+                f"model: {self.path} takes {kind}, not images; wanted an export by "
+                f"`zslkeras export --run {self.path.parent} --with_backbone`"
+            )
+
+    def recognise(self, images, table=None, only_new=False, top=5, attention=None):
+        """What was found in each of some image files: a list as `recognised` makes it.
+
+        Args:
+            images: paths.
+            table: of classes besides; see `with_table`.
+            only_new: whether the classes of the table are all there are.
+            top: how many classes are named of each image.
+            attention: a folder to draw into where the model looks, or None.
+        """
+        self.require_images()
+        classes = self.classes
+        if table is not None:
+            classes = with_table(classes, self.metadata["attributes"], table, only_new)
+        thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged one
+        contents = [decode.read(image) for image in images]
+        if table is None:
+            answers = _asked(self.model.signatures["serve"], contents)
+        else:
+            given = {"class_embeddings": tf.constant(classes.embeddings), "seen_mask": tf.constant(classes.seen)}
+            answers = _asked(self.model.signatures["score_classes"], contents, **given)
+        found = recognised(images, answers, classes, self.metadata["gamma"], top)
+        if attention is not None:
+            names = [f"{row:03d}-{pathlib.Path(image).stem}.png" for row, image in enumerate(images)]
+            paths = [pathlib.Path(attention) / name for name in names]
+            self._draw_attention(contents, thumbnails, paths, [one["class"] for one in found])
+        return found
+
+    def write_table(self, path):
+        """Writes the model's own classes as a CSV to go by."""
+        try:
+            with open(path, "x", newline="", encoding="utf-8") as file:
+                # A float32 as text is the shortest that reads back as the same number.
+                own = zip(self.classes.names, self.classes.embeddings, strict=True)
+                rows = [[name, *map(str, row)] for name, row in own]
+                csv.writer(file, lineterminator="\n").writerows([["class", *self.attribute_names], *rows])
+        except OSError as error:
+            raise InputError(f"write_table: {path}: {error.strerror}; wanted a new file") from error
+
+    def _draw_attention(self, contents, thumbnails, paths, headings):
+        """Where the model looks, a PNG an image: the attributes, or the classes, of the highest scores."""
+        if "attention" not in self.model.signatures:
+            method = self.metadata["model"]
+            raise InputError(f"attention: {method} has none; wanted a model with attention, such as msdn")
+        from zslkeras.figures import plots  # here, for it takes a second that others need not wait
+
+        answers = _asked(self.model.signatures["attention"], contents)
+        try:
+            paths[0].parent.mkdir(parents=True, exist_ok=True)
+            for row, path in enumerate(paths):
+                lines = {}
+                for kind in sorted(name for name in answers if f"{name}_scores" in answers):
+                    scores = answers[f"{kind}_scores"][row]
+                    names = self.classes.names if kind == "class" else self.attribute_names
+                    best = np.argsort(-scores, kind="stable")[:TOP_ATTRIBUTES]
+                    lines[kind.replace("_to_", " → ").replace("_", " ")] = [
+                        (f"{textwrap.fill(names[i], _TITLE_WIDTH)}\n{scores[i]:z.2f}", answers[kind][row, i])
+                        for i in best
+                    ]
+                plots.attention(path, thumbnails[row], textwrap.fill(headings[row], _HEADING_WIDTH), lines)
+        except OSError as error:
+            raise InputError(f"attention: {error.filename}: {error.strerror}; wanted a folder to write to") from error
+
+
+def with_table(own, attributes, path, only_new=False):
+    """The classes of a model with those of a table.
+
+    Args:
+        own: the model's Classes.
+        attributes: what its metadata say of them.
+        path: a CSV or TSV `class,attr1,attr2,...`, or an .npy [C, A] with the names in a .txt beside it.
+        only_new: whether the classes of the table are all there are.
+    """
+    path = pathlib.Path(path)
+    names, columns, values = folder.read_table(path)
+    values = _in_order(path, columns, values, attributes)
+    for name, row in zip(names, values, strict=True):
+        _require_scale(path, name, row, attributes)
+    if attributes["unit_length"]:
+        values = files.unit_rows(values)
+    seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
+    merged = {} if only_new else dict(zip(own.names, own.embeddings, strict=True))
+    merged |= dict(zip(names, values, strict=True))
+    embeddings = np.asarray(list(merged.values()), np.float32)
+    return Classes(tuple(merged), embeddings, np.array([seen.get(name, False) for name in merged]))
+
+
+def recognised(pictures, answers, classes, gamma, top):
+    """What was found in each picture, as JSON has it; `score` has gamma on it where a class was never trained."""
+    calibrated = answers["scores"] + gamma * ~classes.seen
+    order = np.argsort(-calibrated, axis=1, kind="stable")[:, :top]
+
+    def entry(row, place):
+        trained = bool(classes.seen[place])
+        return {"class": classes.names[place], "score": float(calibrated[row, place]), "trained": trained}
+
+    return [
+        {
+            "picture": str(picture),
+            **entry(row, answers["label"][row]),
+            "top": [entry(row, place) for place in order[row]],
+        }
+        for row, picture in enumerate(pictures)
+    ]
+
+
+def as_text(found):
+    """A table a picture: the decision, then the classes of the highest scores."""
+    width = max(len(one["class"]) for picture in found for one in picture["top"])
+    lines = []
+    for picture in found:
+        mark = "" if picture["trained"] else f" ({_MARK})"
+        lines.append(f"{picture['picture']}: {picture['class']}{mark}")
+        for place, one in enumerate(picture["top"], 1):
+            mark = "" if one["trained"] else f"  {_MARK}"
+            lines.append(f"  {place:3d}  {one['class']:{width}s}  {one['score']:8.3f}{mark}")
+    return "\n".join(lines)
+
+
+def _in_order(path, columns, values, attributes):
+    """The columns of a table in the model's order."""
+    known = attributes["names"]
+    if not known or not columns:  # nothing to go by but their number
+        if values.shape[1] != attributes["number"]:
+            raise InputError(f"{path}: {values.shape[1]} attributes; wanted the {attributes['number']} of the model")
+        return values
+    for column in columns:
+        if column not in known:
+            raise InputError(f"{path}: the model knows no attribute {column!r}; {did_you_mean(column, known)}")
+    if missing := [name for name in known if name not in columns]:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{path}: attribute {missing[0]}{more} missing; wanted all {len(known)} of the model")
+    return values[:, [columns.index(name) for name in known]]
+
+
+def _require_scale(path, name, row, attributes):
+    """Refuses attributes that cannot be on the scale of the model's."""
+    with np.errstate(over="ignore"):
+        length, (shortest, longest) = float(np.linalg.norm(row)), attributes["lengths"]
+    if not np.isfinite(length):
+        raise InputError(f"{path}: the attributes of class {name} have length {length}; wanted a finite one")
+    if not length:
+        raise InputError(f"{path}: all attributes of class {name} are 0; wanted some that it has")
+    if row.min() < 0 and not attributes["has_negatives"]:
+        raise InputError(f"{path}: class {name} has attribute value {row.min():g}; wanted none below 0, as in training")
+    if not attributes["unit_length"] and not shortest / SCALE <= length <= longest * SCALE:
+        raise InputError(
+            f"{path}: the attributes of class {name} have length {length:.3g}, those in training {shortest:.3g} to "
+            f"{longest:.3g}; wanted the same scale"
+        )
+
+
+def _asked(endpoint, contents, **given):
+    """The answers of an endpoint to all pictures: name -> array."""
+    parts = []
+    for start in range(0, len(contents), AT_ONCE):
+        parts.append(endpoint(inputs=tf.constant(contents[start : start + AT_ONCE]), **given))
+    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+
+
+def _is_export(path):
+    return (path / "metadata.json").is_file()

@@ -1,0 +1,1 @@
+"""How models are trained: the loop, the batches, and where they run."""
