@@ -23,7 +23,7 @@ format: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python -m experiments.speed
 
-# The wheel in an environment made from nothing, as a user installs it.
+# Installs the wheel into a new environment, as a user does.
 wheel-check:
 	rm -rf build/wheel && mkdir -p build/wheel
 	$(PYTHON) -m venv build/wheel/env

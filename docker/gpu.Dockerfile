@@ -1,7 +1,7 @@
 # docker build -f docker/gpu.Dockerfile -t zslkeras:gpu .
 # docker run --rm --gpus all -v "$PWD/data:/data" -v "$PWD/runs:/app/runs" zslkeras:gpu --model eszsl --dataset shapes
 #
-# CUDA's libraries come from the [cuda] extra; the host brings its driver and the NVIDIA container toolkit.
+# CUDA's libraries come from the [cuda] extra; the host provides the driver and the NVIDIA container toolkit.
 FROM python:3.11-slim
 
 WORKDIR /app

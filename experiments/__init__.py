@@ -1,1 +1,1 @@
-"""Research on top of the library: papers' numbers and ablations, claims on validation classes, and a stopwatch."""
+"""Research on top of the library: papers' numbers and ablations, claims on validation classes, and timings."""

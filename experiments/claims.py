@@ -1,4 +1,4 @@
-"""Rows compared on validation classes, and finished runs compared class by class."""
+"""Compares rows on validation classes, and finished runs class by class."""
 
 import pathlib
 
@@ -11,7 +11,7 @@ from zslkeras.training import strategies
 
 
 def compare(settings):
-    """What `experiments.compare` does; see there."""
+    """The work of `experiments.compare`; see there."""
     out, rows = pathlib.Path(settings.out), settings.rows
     folds = range(settings.first_fold, settings.first_fold + settings.folds)
     experiments = _experiments(settings)
@@ -47,8 +47,8 @@ def _experiments(settings):
         for other, same in experiments.items():
             if config == same.config:
                 raise InputError(
-                    f"rows: {other} and {row} have the same settings; wanted different ones, and what an ablation "
-                    "sets itself not in --set, which has the last word, but in a --config file"
+                    f"rows: {other} and {row} have the same settings; wanted different ones. --set overrides what an "
+                    "ablation sets: put such settings in a --config file, which ablations can change"
                 )
         out = pathlib.Path(settings.out) / row
         experiments[row] = protocol.Experiment(name, config, data, settings.machine.machine(), out, logs=False)
@@ -56,7 +56,7 @@ def _experiments(settings):
 
 
 def _validated(row, experiment, settings, folds):
-    """{fold: [(Outcomes, gamma) a seed]} of one row; what is finished in its folder is not trained again."""
+    """{fold: [(Outcomes, gamma) per seed]} of one row; what is finished in its folder is not trained again."""
     seeds = 1 if row == protocol.BASELINE else settings.seeds or MODELS[experiment.model].default_seeds
     identity = runs.identity(experiment.model, experiment.machine, experiment.load("tune"), {row: experiment.config})
     with runs.opened(experiment.out, identity, resume=None):
@@ -64,7 +64,7 @@ def _validated(row, experiment, settings, folds):
 
 
 def pair(settings):
-    """What `experiments.pair` does; see there."""
+    """The work of `experiments.pair`; see there."""
     paths, others = settings.runs, settings.against
     with_baseline = others == (protocol.BASELINE,)
     if with_baseline:
@@ -83,7 +83,7 @@ def pair(settings):
     for path, other, (mine, its) in zip(paths, others, folds, strict=True):
         rows += [(path, _numbers(mine)), (other, _numbers(its))]
     print(report.means("mean over seeds", rows))
-    print(f"\nthe former against the latter, paired by class, {len(paths)} pooled")
+    print(f"\nthe first of each pair against the second, paired by class, {len(paths)} pooled")
     print(report.paired(comparison))
 
 

@@ -1,8 +1,8 @@
-"""python -m experiments.compare --rows a,b,eszsl: claims, proved on validation classes.
+"""python -m experiments.compare --rows a,b,eszsl: tests claims on validation classes.
 
 Each row (an ablation of the model, or eszsl) is trained and chosen on several draws of validation classes inside the
-training rows, with several seeds. The first row is compared with each other one, paired class by class, all folds
-pooled. The published test classes are not opened. What is finished in --out is not trained again.
+training rows, with several seeds. The first row is compared with each of the others, paired class by class, with all
+folds pooled. The published test classes are not opened. What is finished in --out is not trained again.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ class Settings:
 
     model: str | None = flags.model()
     rows: tuple[str, ...] = flags.flag(
-        (), "ablations of --model and eszsl, the first of which is compared with each other one"
+        (), "ablations of --model, and eszsl; the first is compared with each of the others"
     )
     out: str | None = flags.flag(None, "where checkpoints and compare.json go")
     folds: int = flags.flag(3, "draws of validation classes", least=1)
     first_fold: int = flags.flag(1, "number of the first draw; 0 is the published validation classes", least=0)
-    seeds: int | None = flags.flag(None, "how many seeds of each fold; the model says if not given", least=1)
+    seeds: int | None = flags.flag(None, "how many seeds per fold; the model's default if not given", least=1)
     data: flags.Data = flags.group(flags.Data)
     overrides: flags.Overrides = flags.group(flags.Overrides)
     machine: flags.Machine = flags.group(flags.Machine)
 
 
 def main(settings):
-    from experiments import claims  # needs TensorFlow: once the flags are known to be right
+    from experiments import claims  # needs TensorFlow, so only after the flags are checked
 
     claims.compare(settings)
 

@@ -1,7 +1,7 @@
 """What `experiments.run --model NAME --describe` prints: parameters by part, and operations counted in the graphs.
 
-No data is needed: the sizes of the field's benchmarks are below. Operations are those of matrix products and
-convolutions, a multiplication and an addition each; loops and elementwise work are not counted.
+No data is needed: the sizes of the usual benchmarks are below. Operations are those of matrix products and
+convolutions, where a multiplication and an addition are two. Loops and elementwise work are not counted.
 """
 
 import collections
@@ -25,24 +25,25 @@ SIZES = {
 _WIDTH = 2048  # of ResNet-101's features
 _SHAPES = {"features": (_WIDTH,), "maps": (7, 7, _WIDTH)}
 _PRINTED = {
-    # 11.363 + 2.562 M on AWA. Of the operations no plain reading comes near: one pass of a row through all parts and a
-    # second critic is 27.8 MFLOP, and the sums of a few passes that give 109.8 are arbitrary.
+    # 11.363 + 2.562 M on AWA. No plain reading comes near the operations: one pass of a row through all parts and a
+    # second critic is 27.8 MFLOP, and sums of several passes that give 109.8 are arbitrary.
     "aspn": """Table 2 prints 13.9 M parameters and 109.8 MFLOP.
 The parameters are AWA's with a second critic: the predecessor has one for real pairs and one for generated ones.
-The operations are neither a pass of a row through the parts nor its share of a step: what was counted is not said.""",
+The operations fit neither one pass of a row through the parts nor its share of a step; the paper does not say what
+was counted.""",
 }
 
 
 def describe(model_class, name, datasets=tuple(SIZES)):
     """The table for one model, as text."""
     if model_class.eats not in _SHAPES:
-        return f"{name} is made of its backbone: run it on a dataset to see its parts"
+        return f"the parts of {name} depend on its backbone: run it on a dataset to see them"
     lines = []
     for dataset in datasets:
         sizes = SIZES[dataset]
         config = configs.build(model_class, name, published.settings(name, dataset.split(",")[0]))
         model, batch = _built(model_class, config, sizes)
-        lines.append(f"\n{name} on {dataset}: {sizes[0]} numbers a class, {sizes[1]} + {sizes[2]} classes")
+        lines.append(f"\n{name} on {dataset}: {sizes[0]} numbers per class, {sizes[1]} + {sizes[2]} classes")
         parts = _parts(model)
         parts["all"] = sum(parts.values(), start=np.zeros(2))
         for part, (parameters, operations) in parts.items():
@@ -50,12 +51,12 @@ def describe(model_class, name, datasets=tuple(SIZES)):
             lines.append(f"  {part:<24}{parameters / 1e6:>10.3f} M{passed}")
         for task, operations in _tasks(model, batch).items():
             operations /= config.batch_size * 1e6
-            lines.append(f"  {task:<24}{'':12}{operations:>10.2f} MFLOP a row of {config.batch_size}")
+            lines.append(f"  {task:<24}{'':12}{operations:>10.2f} MFLOP per row in batches of {config.batch_size}")
     return "\n".join([*lines, "", _PRINTED.get(name, "")]).rstrip()
 
 
 def flops(function, *args):
-    """Floating-point operations of one call of a tf.function: its matrix products and convolutions, loops aside."""
+    """Floating-point operations of one call of a tf.function: its matrix products and convolutions, without loops."""
     graph = function.get_concrete_function(*args).graph
     graphs = [graph, *(one.graph for one in graph._functions.values() if hasattr(one, "graph"))]
     return sum(_operations(operation) for one in graphs for operation in one.get_operations())
@@ -76,7 +77,7 @@ def _operations(operation):
 
 
 def _built(model_class, config, sizes):
-    """A compiled model of a benchmark's sizes, and a batch for it; it is counted, never run."""
+    """A compiled model of a benchmark's sizes, and a batch for it; the model is counted, and never run."""
     width, seen, unseen = sizes
     generator = np.random.default_rng(0)
     labels = np.arange(max(config.batch_size, seen), dtype=np.int32) % seen
@@ -103,7 +104,7 @@ def _built(model_class, config, sizes):
 
 
 def _parts(model):
-    """{layer or weight: [its trainable numbers, operations of a row that passes its matrices once]}."""
+    """{layer or weight: [its trainable parameters, operations of one pass of a row through its matrices]}."""
     owner = {id(variable): layer.name for layer in model.layers for variable in layer.variables}
     parts = collections.defaultdict(lambda: np.zeros(2))
     for variable in model.trainable_variables:

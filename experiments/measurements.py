@@ -1,4 +1,4 @@
-"""What `experiments.speed` measures. A measurement is a function of how often each timing is repeated."""
+"""The measurements of `experiments.speed`: functions of how often each timing is repeated."""
 
 import concurrent.futures
 import functools
@@ -40,7 +40,7 @@ def matmul(repeats):
 
 
 def score_matrix(repeats):
-    """Evaluation of 100,000 rows against 717 classes, SUN's number."""
+    """Evaluation of 100,000 rows against 717 classes, as many as SUN has."""
     rows, classes = 100_000, 717
     generator = np.random.default_rng(0)
     scores = generator.standard_normal((rows, classes), np.float32)
@@ -50,7 +50,7 @@ def score_matrix(repeats):
 
 
 def loader(repeats):
-    """Shuffled batches of 50 maps [7, 7, 2048] float16 out of a memory-mapped file, warm."""
+    """Shuffled batches of 50 maps [7, 7, 2048] float16 from a memory-mapped file, with a warm cache."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "maps.npy"
         benchmark = _maps(path, rows=2000)
@@ -62,7 +62,7 @@ def loader(repeats):
 
 
 def open_large(repeats):
-    """A file of 14,340 maps of 14 x 14 x 2048 (sparse): opening it, and the memory that 20 batches of 50 take."""
+    """A file of 14,340 maps of 14 x 14 x 2048 (sparse): the time to open it, and the memory for 20 batches of 50."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "maps.npy"
         start = time.perf_counter()
@@ -79,8 +79,9 @@ def open_large(repeats):
 
 
 def views(repeats):
-    """Two views of 128 pixels of each of 512 made-up pictures of 224: a second, with DCEN's kept changes, with each row
-    of its Table 2 that has one of them, and the memory that 1,000 batches of 32 take once 50 have been read."""
+    """Two views of 128 pixels of each of 512 made-up images of 224 pixels. Measures images per second, with the changes
+    that we keep for DCEN and with single rows of its Table 2, and the memory that 1,000 batches of 32 add after the
+    first 50."""
     pictures = np.random.default_rng(0).integers(0, 256, (512, 224, 224, 3), np.uint8)
     benchmark = _benchmark(pictures, 85)
     rows = ("none", "crop", "flip", "grey", "jitter v1", "blur", "rotation 30", "swap 3")
@@ -105,7 +106,7 @@ def _viewed(benchmark, settings, steps):
 
 
 def loop(repeats):
-    """What the training loop adds to a step, over the same compiled step called bare on one batch."""
+    """The time that the training loop adds to a step, compared with calling the compiled step alone on one batch."""
     model, benchmark = _aspn(width=64, semantics=16, hidden=32)
     steps = 400
     batch = next(iter(batches.training(benchmark, _default(), 64, 0, "plain", 0, 1)))
@@ -122,7 +123,7 @@ def loop(repeats):
         )
         run.epochs(model)
 
-    # A run traces its step once; the difference of a long and a short one is the loop alone.
+    # A run traces its step once, so the difference between a long and a short run is the loop alone.
     epoch = (_median(lambda: looped(11), repeats) - _median(lambda: looped(1), repeats)) / 10
     overhead = epoch / batches.steps_per_epoch(benchmark, 64) - _median(bare, repeats) / steps
     return {"overhead_milliseconds_per_step": 1e3 * overhead}
@@ -149,8 +150,8 @@ JLAF_SIZES = {"cub": (312, 200, 150), "sun": (102, 717, 645)}
 
 
 def jlaf(repeats):
-    """Training steps and scoring of JLAF at the sizes of its benchmarks, beside the same step with the features that
-    Eq. (3) forms for each class."""
+    """Training steps and scoring of JLAF at the sizes of its benchmarks, and the same step when it forms the features
+    of Eq. (3) for each class."""
     rate = matmul(repeats)["gflop_per_second"]
     return {name: _jlaf_figures(*sizes, rate, repeats) for name, sizes in JLAF_SIZES.items()}
 
@@ -195,7 +196,7 @@ def _step_figures(model, batch, rate, repeats, jit=False):
     step = _step(model, jit)
     score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
     seconds = _median(lambda: step(batch)["class_loss"].numpy(), repeats)
-    # Pictures are scored many at a time, see `batches.scoring`: what is made of the attributes alone is made once.
+    # Images are scored many at a time, see `batches.scoring`, and what depends only on the attributes is made once.
     many = tf.nest.map_structure(lambda inputs: tf.repeat(inputs, _SCORED // len(batch[1]), axis=0), batch[0])
     rows = tf.nest.flatten(many)[0].shape[0]
     return {
@@ -207,7 +208,7 @@ def _step_figures(model, batch, rate, repeats, jit=False):
 
 
 def msdn_memory(repeats):
-    """The peak of memory while MSDN trains on a file of 7,057 maps of 14 x 14 x 2048 (sparse), CUB's rows."""
+    """The peak memory while MSDN trains on a file of 7,057 maps of 14 x 14 x 2048 (sparse), CUB's rows."""
     with tempfile.TemporaryDirectory() as folder:
         benchmark = _maps(pathlib.Path(folder) / "maps.npy", rows=7057, side=14, sparse=True, semantics=312)
         model = MSDN.for_benchmark(benchmark, MSDN.Config())
@@ -234,9 +235,9 @@ def drmn(repeats):
 
 
 def sit(repeats):
-    """Five training steps of DRMN at CUB's sizes with SIT over the 9,984 tokens of a batch of 32, and over those of an
-    attribute: seconds a step, and the peak of memory in all of them, tracing included. And the attention of the 9,984
-    tokens by itself with its gradient, in blocks and as it is written down: seconds, and its peak."""
+    """DRMN at CUB's sizes with SIT: over all 9,984 tokens of a batch of 32, and over the tokens of each attribute.
+    Measures the seconds per step and the peak memory of five training steps, tracing included. Then it measures the
+    same for the attention of the 9,984 tokens alone, with its gradient, in blocks and in its plain form."""
     figures = {}
     for across in ("all", "pictures"):
         model, batch = _drmn(*DRMN_SIZES["cub"], "float32", interaction_across=across)
@@ -270,9 +271,9 @@ def _attention_figures(attend, heads, repeats):
 
 
 def dcen(repeats):
-    """DCEN from made-up pictures, its views made on the way. MobileNetV2 at 128 pixels, random weights: pictures
-    trained a second, and as much without Eq. (5), whose g looks at another view. A small backbone at 32 pixels: the
-    memory that 1,000 steps take once 50 are done."""
+    """Training of DCEN on made-up images, views included. With MobileNetV2 at 128 pixels and random weights: images per
+    second, with and without Eq. (5), whose g looks at another view. With a small backbone at 32 pixels: the memory that
+    1,000 steps add after the first 50."""
     figures, steps = {}, 10
     for name, lambda1 in (("pictures_per_second", 0.1), ("without_instances_pictures_per_second", 0.0)):
         take, size = _dcen(steps * (repeats + 1), backbone="mobilenetv2", image_size=128, lambda1=lambda1)
@@ -282,7 +283,7 @@ def dcen(repeats):
 
 
 def _dcen(steps, **overrides):
-    """An iterator that trains a step at a time, and the pictures of a step."""
+    """An iterator that trains one step at a time, and the number of images per step."""
     pictures = np.random.default_rng(0).integers(0, 256, (512, 147, 147, 3), np.uint8)
     benchmark = _benchmark(pictures, 85)
     config = DCEN.Config(batch_size=32, queue_size=256, **overrides)
@@ -294,8 +295,8 @@ def _dcen(steps, **overrides):
 
 
 def exported(repeats):
-    """Exports on pooled features of 2048, embeddings of width 312: 256 rows against 200 classes given at call time,
-    beside the bare product of the same sizes; and the peak of memory with 20,000 classes."""
+    """Exports for 2048 pooled features and embeddings of width 312: 256 rows against 200 classes given at call time,
+    compared with the bare product of the same sizes, and the peak memory with 20,000 classes."""
     generator, figures = np.random.default_rng(0), {}
     for method, model in (("eszsl", _eszsl(2048, 312)), ("aspn", _aspn(2048, 312, 1800)[0])):
         features = tf.constant(generator.random((256, 2048), np.float32))
@@ -323,8 +324,8 @@ def exported(repeats):
 
 
 def serving(repeats, requests=1000, clients=8):
-    """Requests of one row of 2048 features each, over HTTP on this machine, by clients that ask one after another."""
-    from zslkeras.serving import rest  # here, for it needs the extra [serve]
+    """Requests of one row of 2048 features each, over HTTP on this machine; each client sends one after another."""
+    from zslkeras.serving import rest  # imported here because it needs the extra [serve]
 
     with tempfile.TemporaryDirectory() as folder:
         export.save(folder, export.endpoints(_eszsl(2048, 312), 0.1))
@@ -351,7 +352,7 @@ def serving(repeats, requests=1000, clients=8):
 
 
 def _ask(host, body, times):
-    """How long each of so many requests took, and how many failed."""
+    """The seconds of each of so many requests, and how many failed."""
     seconds, failed, connection = [], 0, http.client.HTTPConnection(host, timeout=60)
     for _ in range(times):
         start = time.perf_counter()
@@ -365,7 +366,7 @@ def _ask(host, body, times):
 
 
 def determinism(repeats):
-    """The same step with op determinism, which experiments.run turns on; it cannot be turned off again: comes last."""
+    """The step of `aspn` with op determinism, as in experiments.run. It cannot be turned off, so this comes last."""
     before = aspn(repeats)["milliseconds"]
     tf.config.experimental.enable_op_determinism()
     after = aspn(repeats)["milliseconds"]
@@ -392,7 +393,7 @@ def _default():
 
 
 def _step(model, jit=False):
-    """The training step of a model as the loop runs it: of a batch."""
+    """The training step of a model, as the loop runs it on a batch."""
     return tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
 
 
@@ -505,7 +506,7 @@ def _drmn(attributes, classes, seen, precision, **overrides):
 
 
 class _Peak:
-    """The most memory that this process held of its own within a `with`."""
+    """The peak of the memory of this process inside a `with`; see `_anonymous_bytes`."""
 
     def __enter__(self):
         self.bytes, self._done = _anonymous_bytes(), threading.Event()
@@ -523,7 +524,7 @@ class _Peak:
 
 
 def _growth(taken):
-    """What an iterator of more than 50 adds to the memory of this process after its first 50."""
+    """The memory that an iterator of more than 50 items adds to this process after its first 50."""
     for step, _ in enumerate(taken):
         if step == 50:
             before = _anonymous_bytes()

@@ -1,8 +1,8 @@
-"""python -m experiments.pair --runs DIR,DIR,... --against DIR,DIR,...: finished runs, compared class by class.
+"""python -m experiments.pair --runs DIR,DIR,... --against DIR,DIR,...: compares finished runs class by class.
 
-The first of one list is paired with the first of the other, and so on: draws of `shapes`, say, or one benchmark each.
-All pairs are pooled, the seeds of a run averaged. `--against eszsl` pairs with the baseline of each run. Nothing is
-trained, and no test class is looked at that the runs had not.
+The first run of one list is paired with the first of the other, and so on: one pair per draw of `shapes`, say, or per
+benchmark. All pairs are pooled, and the seeds of a run are averaged. `--against eszsl` pairs each run with its
+baseline. Nothing is trained, and no test class is read that the runs had not read before.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ class Settings:
     """The runs"""
 
     runs: tuple[str, ...] = flags.flag((), "folders of finished runs, as in --runs runs/msdn-shapes")
-    against: tuple[str, ...] = flags.flag(("eszsl",), "as many others, paired with these in turn; or eszsl")
-    data_root: str | None = flags.flag(None, "where the data lies now, if not where it lay")
+    against: tuple[str, ...] = flags.flag(("eszsl",), "as many other runs, paired with --runs in order; or eszsl")
+    data_root: str | None = flags.flag(None, "where the data lies now, if it was moved")
 
 
 def main(settings):
-    from experiments import claims  # needs TensorFlow: once the flags are known to be right
+    from experiments import claims  # needs TensorFlow, so only after the flags are checked
 
     claims.pair(settings)
 

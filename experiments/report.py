@@ -1,4 +1,4 @@
-"""What the screen shows: a heading before, tables after."""
+"""The text that a run prints: a heading before it, and tables after it."""
 
 from zslkeras.evaluation.metrics import METRICS, summaries
 
@@ -6,11 +6,11 @@ LEGEND = """\
 T: unseen pictures among unseen classes. U, S, H: unseen and seen pictures among all classes, and their harmonic mean,
 at the gamma chosen on validation. U0, S0, H0: at gamma 0. AUSUC: area under the curve of S and U over all gammas."""
 
-_WIDTH, _CELL = 34, 10  # letters of a name, and of a cell, at least
+_WIDTH, _CELL = 34, 10  # least width of a name, and of a cell, in letters
 
 
 def heading(model, benchmark):
-    """What will be chosen on, and what the reader should know of the data, before the first step."""
+    """What the choices are made on, and notes about the data; printed before the first step."""
     lines = [
         f"{model} on {benchmark.name}: chosen on {len(benchmark.train)} training rows of {benchmark.kind} "
         f"{_shape(benchmark.input_shape)}, {len(benchmark.seen_classes)} seen and {len(benchmark.unseen_classes)} "
@@ -20,7 +20,7 @@ def heading(model, benchmark):
 
 
 def table(result, ablation=None):
-    """One result as text, in percent; "-" for what no test row speaks for."""
+    """One result as text, in percent; "-" for a metric without test rows."""
     seeds, selected, base = result["seeds"], result["selected"], result["baseline"]
     model = result["model"] + (f" ({ablation})" if ablation else "")
     itself = result["model"] == "eszsl" and "reason" not in base and percents(base) == percents(selected)
@@ -40,7 +40,7 @@ def table(result, ablation=None):
     if "reason" in base:
         lines.append(f"no ESZSL baseline: {base['reason']}")
     if _percent(selected["U"]["mean"]) == "-":
-        lines.append("No unseen class has a test picture: nothing can be said of T, U, H and AUSUC.")
+        lines.append("No unseen class has a test image, so T, U, H and AUSUC are unknown.")
     if result["versus_baseline"] and not itself:
         lines += ["", "against ESZSL, paired by class", paired(result["versus_baseline"])]
     if "pointing" in result:
@@ -49,7 +49,7 @@ def table(result, ablation=None):
 
 
 def pointing(table):
-    """A line for each attention and choice of its maps: trained, untrained, and cells drawn at random."""
+    """One line per attention and choice of its maps: trained, untrained, and cells drawn at random."""
     states = ("trained", "untrained")
     entries = [(f"  {name}, {which}", entry) for name, by in table.items() for which, entry in by.items()]
     return grid(
@@ -63,23 +63,23 @@ def pointing(table):
 
 
 def paired(comparison):
-    """A line a metric: the difference, its interval over classes, and the classes won and lost."""
+    """One line per metric: the difference, its interval over classes, and the classes won and lost."""
     return "\n".join(_versus(metric, entry) for metric, entry in comparison.items())
 
 
 def summary(results):
-    """A line for each of several results, {name: result}: what was selected, mean over seeds."""
+    """One line per result in {name: result}: the selected state, mean over seeds."""
     rows = [(name, percents(result["selected"])) for name, result in results.items()]
     return "\n".join(["", "all rows, percent", grid("", METRICS, rows)])
 
 
 def means(title, rows):
-    """A line for each (name, a list of what `metrics.numbers` returned): the mean of each metric, percent."""
+    """One line per (name, list of results of `metrics.numbers`): the mean of each metric, in percent."""
     return grid(title, METRICS, [(name, percents(summaries(numbers))) for name, numbers in rows])
 
 
 def grid(title, columns, rows):
-    """The one table: a heading, then a line for each (name, cells); names to the left, cells to the right."""
+    """The one table: a heading, then one line per (name, cells), with names to the left and cells to the right."""
     width = max(_WIDTH, *(len(name) + 1 for name in (title, *(name for name, _ in rows))))
     widths = [
         max(_CELL, *(len(line[place]) + 1 for line in [columns, *(cells for _, cells in rows)]))
@@ -93,7 +93,7 @@ def grid(title, columns, rows):
 
 
 def percents(summaries, metrics=METRICS, std=False):
-    """The mean of each metric of what `metrics.summaries` returned, percent, with its standard deviation or without."""
+    """The mean of each metric in `summaries`, in percent, with or without its standard deviation."""
     cells = [_percent(summaries[metric]["mean"]) for metric in metrics]
     if not std:
         return cells

@@ -1,4 +1,4 @@
-"""The rows of a run: a model as it is, or each row of its paper's ablation table. What `experiments.run` does."""
+"""The work of `experiments.run` on its rows: a model as it is, or each row of its paper's ablation table."""
 
 import contextlib
 import dataclasses
@@ -14,15 +14,15 @@ from zslkeras.models.config import settings_text
 from zslkeras.serving import bundle
 from zslkeras.training import strategies
 
-_DRAWN_BY = {"attention": "attention", "tsne": "embed", "views": "prepare"}  # what a model needs for each
+_DRAWN_BY = {"attention": "attention", "tsne": "embed", "views": "prepare"}  # the method that a model needs for each
 
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """What is made of a finished run beside its numbers.
+    """What a finished run writes beside its numbers.
 
     Attributes:
-        attention, views: how many images to draw it of, or None.
+        attention, views: how many images to draw, or None.
         tsne: whether t-SNE is drawn.
         export: whether a SavedModel is written.
         with_backbone, weights, formats: of the export, see `bundle.write`.
@@ -56,17 +56,17 @@ def asked(name, data, overrides, machine, ablation=None):
 
 
 def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=False, extras=Extras()):
-    """Trains each row, writes what it came to, and prints it.
+    """Trains each row, writes its result, and prints it.
 
     Args:
         benchmark: stage tune, as `asked` returns it.
         experiments: {name of a row, or None: Experiment}.
         out: the folder of the run; None for a free one named after `stem`.
         stem: see `out`.
-        seeds: how many; the model says if None.
+        seeds: how many; None for the model's default.
         select: "val", or "fixed" to train the config's epochs and choose nothing.
         resume: whether to go on with what is in the folder.
-        extras: what else is made.
+        extras: what else is written.
     """
     first = next(iter(experiments.values()))
     model, strategy, configs = (
@@ -95,26 +95,26 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
             trained[row] = experiment, finished, time.monotonic() - began
         strategies.finish(strategy)
     if chief:
-        _conclude(out, trained, extras)
+        _conclude(out, trained, benchmark.name, extras)
     return out
 
 
 def require_able(name, extras):
-    """Refuses what a model cannot give."""
+    """Refuses the extras that a model cannot give."""
     model = MODELS[name]
     for extra, method in _DRAWN_BY.items():
         if getattr(extras, extra) and not getattr(model, method, None):
             able = ", ".join(other for other, one in MODELS.items() if getattr(one, method, None)) or "none"
             raise InputError(f"plot_{extra}: {name} has nothing to draw there; wanted one of {able}")
     if extras.formats and model.eats != "features":
-        raise InputError(f"formats: {name} eats {model.eats}; wanted a model on features")
+        raise InputError(f"formats: {name} takes {model.eats}; wanted a model on features")
 
 
-def _conclude(out, trained, extras):
+def _conclude(out, trained, dataset, extras):
     """Writes and prints the result of each row of `trained`."""
     experiment, finished, _ = next(iter(trained.values()))
     yardstick, results = protocol.baseline(experiment, finished), {}
-    paper = published.numbers(experiment.model, experiment.data.name.lower())
+    paper = published.numbers(experiment.model, dataset)
     for row, (experiment, finished, seconds) in trained.items():
         results[row] = runs.result(experiment, finished, yardstick, seconds, paper)
         results[row] |= of_run.pointing(experiment, finished)

@@ -16,9 +16,7 @@ class Settings:
     """The run"""
 
     model: str | None = flags.model()
-    seeds: int | None = flags.flag(
-        None, "how many seeds the result is the mean of; the model says if not given", least=1
-    )
+    seeds: int | None = flags.flag(None, "how many seeds to average over; the model's default if not given", least=1)
     select: str = flags.flag(
         "val", "choose on validation classes, or train --epochs and choose nothing", choices=("val", "fixed")
     )
@@ -29,7 +27,7 @@ class Settings:
     plot_tsne: bool = flags.flag(False, "draw t-SNE of what the model makes of test images")
     plot_views: int | None = flags.flag(None, "draw what training sees of this many images", least=1)
     export: bool = flags.flag(False, "write a SavedModel that recognises any classes; see zslkeras export")
-    describe: bool = flags.flag(False, "print the parts of --model and what they cost at the field's sizes, and end")
+    describe: bool = flags.flag(False, "print the parts of --model and their cost on the usual benchmarks, and end")
     data: flags.Data = flags.group(flags.Data)
     overrides: flags.Overrides = flags.group(flags.Overrides)
     machine: flags.Machine = flags.group(flags.Machine)
@@ -37,7 +35,7 @@ class Settings:
 
 
 def main(settings):
-    # What needs TensorFlow is imported here, once the flags are known to be right.
+    # What needs TensorFlow is imported here, after the flags are checked.
     from experiments import describe, rows
 
     if settings.describe:
@@ -55,7 +53,7 @@ def main(settings):
     rows.require_able(settings.model, extras)
     overrides = settings.overrides
     if settings.exported.with_backbone and not hasattr(MODELS[settings.model].Config, "weights"):
-        overrides = dataclasses.replace(overrides, weights=None)  # those of the export's front end
+        overrides = dataclasses.replace(overrides, weights=None)  # here they belong to the export's front end
     benchmark, experiments = rows.asked(settings.model, settings.data, overrides, settings.machine, settings.ablation)
     parts = (settings.model, benchmark.name, settings.data.features, settings.ablation)
     stem = pathlib.Path("runs") / "-".join(str(part).lower() for part in parts if part)

@@ -1,7 +1,7 @@
-"""python -m experiments.speed: how fast the parts are on this machine, as JSON; nothing is asserted.
+"""python -m experiments.speed: measures how fast the parts are on this machine, as JSON; nothing is asserted.
 
-Every figure stands beside the machine's own rate of the same kind, measured in the same run: these numbers mean little
-from one machine to the next, and ratios a lot. Each is the median of several repeats.
+Every figure stands beside the machine's own rate of the same kind, measured in the same run: between machines, ratios
+can be compared, but the figures cannot. Each figure is the median of several repeats.
 """
 
 import dataclasses
@@ -20,13 +20,13 @@ NAMES = (
 class Settings:
     """What is measured"""
 
-    only: tuple[str, ...] = flags.flag((), "names of the measurements to make, all if not given", choices=NAMES)
-    repeats: int = flags.flag(5, "of each timing", least=1)
+    only: tuple[str, ...] = flags.flag((), "names of the measurements to make; all if not given", choices=NAMES)
+    repeats: int = flags.flag(5, "how often to repeat each timing", least=1)
     json: str | None = flags.flag(None, "also write the figures to this file")
 
 
 def main(settings):
-    from experiments import measurements  # needs TensorFlow: once the flags are known to be right
+    from experiments import measurements  # needs TensorFlow, so only after the flags are checked
 
     figures = {}
     for name in settings.only or NAMES:

@@ -1,8 +1,8 @@
-"""python -m tuning.run --model NAME --dataset NAME|PATH: searches the weights of losses, on validation classes.
+"""python -m tuning.run --model NAME --dataset NAME|PATH: searches loss weights on validation classes.
 
-A trial is `protocol.select` in stage tune, averaged over --seeds and --folds: its epoch and its gamma are chosen inside
-it, and nothing here can reach the published test classes. The winner becomes recipe.json, and one run with it, as
-`experiments.run --config recipe.json`, looks at the test classes; --nofinal_run leaves that look out.
+A trial is `protocol.select` in stage tune, averaged over --seeds and --folds. Its epoch and its gamma are chosen inside
+it, and no trial can reach the published test classes. The winner is written to recipe.json. One final run with it, as
+`experiments.run --config recipe.json` does it, looks at the test classes; --nofinal_run leaves out that run.
 With --sweep SYMBOL=VALUE,VALUE,... nothing is searched: one symbol varies, and its curve is drawn.
 """
 
@@ -16,10 +16,10 @@ from zslkeras.cli import flags
 class Trials:
     """A trial"""
 
-    seeds: int = flags.flag(1, "how many seeds a trial is the mean of", least=1)
-    folds: int = flags.flag(1, "draws of validation classes that a trial is the mean over", least=1)
+    seeds: int = flags.flag(1, "how many seeds a trial averages over", least=1)
+    folds: int = flags.flag(1, "how many draws of validation classes a trial averages over", least=1)
     first_fold: int = flags.flag(0, "number of the first draw; 0 is the published validation classes", least=0)
-    ablation: str | None = flags.flag(None, "a row of the paper's ablation table that is not searched")
+    ablation: str | None = flags.flag(None, "a row of the paper's ablation table, the same in all trials")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +28,16 @@ class Search:
 
     tuner: str = flags.flag("bayesian", "KerasTuner's oracle", choices=spaces.TUNERS)
     trials: int | None = flags.flag(
-        None, "how many; 20 if not given. hyperband counts its own and ends early here", least=1
+        None, "how many trials; 20 if not given. hyperband has its own number, and ends early at this one", least=1
     )
-    objective: str = flags.flag(
-        "H", "what the best trial has most of, on validation classes", choices=("H", "AUSUC", "T")
-    )
-    search_seed: int = flags.flag(1, "of the oracle's draws", least=1)
+    objective: str = flags.flag("H", "the metric to maximise on validation classes", choices=("H", "AUSUC", "T"))
+    search_seed: int = flags.flag(1, "seed of the oracle's draws", least=1)
     final_run: bool = flags.flag(True, "train the winner in stage final and look at the test classes once")
     export: bool = flags.flag(False, "write a SavedModel of that run; see zslkeras export")
     role: str | None = flags.flag(
-        None, "one of several processes; or set KerasTuner's own variables", choices=("chief", "worker")
+        None, "role of this process, if KerasTuner's own variables are not set", choices=("chief", "worker")
     )
-    chief: str = flags.flag("127.0.0.1:8000", "host:port of the chief, where KerasTuner's own variables are not set")
+    chief: str = flags.flag("127.0.0.1:8000", "host:port of the chief, if KerasTuner's own variables are not set")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Settings:
 
 
 def main(settings):
-    from tuning import trials  # needs TensorFlow: once the flags are known to be right
+    from tuning import trials  # needs TensorFlow, so only after the flags are checked
 
     trials.run(settings)
 

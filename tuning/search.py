@@ -1,7 +1,8 @@
-"""KerasTuner's search, for trials that take long and processes that get killed.
+"""KerasTuner's search, for long trials and processes that get killed.
 
-What its own oracle and tuner do not do: a trial whose worker is gone is given to another one; the chief goes on from
-its files after a kill -9 in the middle of a write, and its workers wait for it; the error of a trial is told.
+It does what KerasTuner's own oracle and tuner do not: a trial whose worker is gone goes to another worker. The chief
+continues from its files after a kill -9 in the middle of a write, and its workers wait for it. The error of a failed
+trial is printed.
 """
 
 import collections
@@ -24,21 +25,21 @@ from zslkeras.errors import InputError
 from zslkeras.training.strategies import WorkerLost
 
 BEAT_SECONDS = 5  # between two signs of life of a worker that trains
-LOST_SECONDS = 60  # without any: a busy machine is slow to answer, and a trial run twice costs more than a minute
+LOST_SECONDS = 60  # without any sign: a busy machine is slow to answer, and a trial run twice costs more than a minute
 IDLE_SECONDS = 0.5
 FOLDER = "oracle"  # of KerasTuner's own files
 
 
 def record_of(out, trial_id):
-    """What the process that ran a trial wrote down; {} while it runs."""
+    """The record that the process of a trial wrote; {} while the trial runs."""
     return atomic.read_json(out / "trials" / trial_id / "trial.json")
 
 
 class _Watched:
-    """Mixed into an oracle: it hears from its tuners, and takes the trials of those it lost back."""
+    """Mixed into an oracle: it notes signs of life of its tuners, and takes back the trials of lost ones."""
 
     def __init__(self, **kwargs):
-        # A failed trial is told, not counted: KerasTuner would raise while it holds a lock, and stand still for ever.
+        # Failed trials are printed, not counted: KerasTuner would raise while it holds a lock, and hang for ever.
         super().__init__(max_consecutive_failed_trials=None, **kwargs)
         self.verbose = 0
         self._heard = collections.defaultdict(time.monotonic)  # by tuner
@@ -50,7 +51,7 @@ class _Watched:
         self._take_back()
         trial = super().create_trial(tuner_id)
         if trial.status == "STOPPED" and self.ongoing_trials:
-            trial.status = "IDLE"  # any of those may have to be run again
+            trial.status = "IDLE"  # any ongoing trial may have to be run again
             self.tuner_ids.add(tuner_id)
         self._over |= trial.status == "STOPPED"
         return trial
@@ -63,16 +64,16 @@ class _Watched:
 
     @keras_tuner.synchronized
     def end_trial(self, trial):
-        if trial.trial_id not in self.end_order:  # else it is told twice, or was run twice
+        if trial.trial_id not in self.end_order:  # otherwise it was reported twice, or run twice
             super().end_trial(trial)
             print(self._told(self.trials[trial.trial_id]), flush=True)
         self._retry_queue = [waiting for waiting in self._retry_queue if waiting != trial.trial_id]
         self.ongoing_trials = {who: one for who, one in self.ongoing_trials.items() if one.trial_id != trial.trial_id}
-        self.save()  # KerasTuner's has the trial among the ongoing ones
+        self.save()  # what KerasTuner saved still has the trial as ongoing
 
     @keras_tuner.synchronized
     def finished(self):
-        """Whether every trial is done and every tuner told so, or gone."""
+        """Whether every trial is done, and every tuner has heard so or is gone."""
         self._take_back()
         return self._over and not self.tuner_ids and not self.ongoing_trials
 
@@ -86,7 +87,7 @@ class _Watched:
 
     def reload(self):
         super().reload()
-        # KerasTuner runs all of these again; but their workers may be alive. The lost ones will be taken back.
+        # KerasTuner would run all of these again, but their workers may be alive. Lost workers' trials are taken back.
         ended = set(self.end_order)
         self.ongoing_trials = {who: trial for who, trial in self._owners.items() if trial.trial_id not in ended}
         known = {trial.trial_id for trial in self.ongoing_trials.values()} | ended
@@ -118,7 +119,7 @@ class _Random(_Watched, keras_tuner.oracles.RandomSearchOracle):
 
 class _Bayesian(_Watched, keras_tuner.oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id):
-        # Thousands of tiny matrices. Mean of 20 trials of MSDN on two busy cores: 0.6 s of CPU, 2.9 s with two threads.
+        # Thousands of tiny matrices: on two busy cores, a trial of MSDN takes 0.6 s of CPU, and 2.9 s with two threads.
         with threadpoolctl.threadpool_limits(1):
             return super().populate_space(trial_id)
 
@@ -141,7 +142,7 @@ def oracle(tuner, space, metric, trials, epochs, seed):
     if tuner == "random":
         return _Random(max_trials=trials or 20, **common)
     if tuner == "bayesian":
-        # KerasTuner draws three times as many points as there are dimensions: with 20 trials, all of them.
+        # KerasTuner starts with three random points per dimension, which would use up all of 20 trials.
         return _Bayesian(max_trials=trials or 20, num_initial_points=len(space.space) + 1, **common)
     made = _Hyperband(max_epochs=epochs, **common)
     made.max_trials = trials
@@ -149,11 +150,11 @@ def oracle(tuner, space, metric, trials, epochs, seed):
 
 
 def failure(trial_id, record):
-    return f"trial {trial_id} failed: {record.get('error', 'its worker tells why')}"
+    return f"trial {trial_id} failed: {record.get('error', 'see the output of its worker')}"
 
 
 class Search(keras_tuner.Tuner):
-    """Runs the trials that its oracle names, the one in this process or the chief's.
+    """Runs the trials that its oracle names: an oracle in this process, or the chief's.
 
     Args:
         oracle: from `oracle`.
@@ -173,7 +174,7 @@ class Search(keras_tuner.Tuner):
             oracle.reload()
 
     def serve(self):
-        """Answers workers until the search is over, which KerasTuner's own server sees up to 20 s late."""
+        """Answers workers until the search is over; KerasTuner's own server notices that up to 20 s late."""
         troubles = []
 
         def search():
@@ -190,7 +191,7 @@ class Search(keras_tuner.Tuner):
             time.sleep(0.2)
 
     def pre_create_trial(self):
-        if self._asked:  # and got nothing yet
+        if self._asked:  # and has got nothing yet
             time.sleep(IDLE_SECONDS)
         self._asked = True
 
@@ -203,7 +204,7 @@ class Search(keras_tuner.Tuner):
         try:
             with self._beating(trial):
                 record |= self.score(values, folder)
-        except OSError:  # of the machine, not of the values
+        except OSError:  # caused by the machine, not by the values
             raise
         except Exception as error:
             record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -220,7 +221,7 @@ class Search(keras_tuner.Tuner):
         return {metric: record["numbers"][metric]["mean"]}
 
     def _try_run_and_update_trial(self, trial):
-        """KerasTuner's swallows whatever is raised; this one the failures that `run_trial` has told."""
+        """KerasTuner's own method swallows every error; this one only the failures that `run_trial` has recorded."""
         try:
             self._run_and_update_trial(trial)
             trial.status = "COMPLETED"
@@ -232,7 +233,7 @@ class Search(keras_tuner.Tuner):
 
     @contextlib.contextmanager
     def _beating(self, trial):
-        """Tells the chief now and then that the trial is in work."""
+        """Tells the chief every BEAT_SECONDS that the trial still runs."""
         done = threading.Event()
 
         def beat():
@@ -249,7 +250,7 @@ class Search(keras_tuner.Tuner):
 
 
 class _Patient:
-    """The chief as a worker sees it: asked again where it was gone, waited for until KerasTuner's hour is over."""
+    """The chief as a worker sees it: asked again while it is gone, until KerasTuner's hour is over."""
 
     def __init__(self, client):
         self._client = client

@@ -1,8 +1,8 @@
-"""What a search varies: for each model the symbols of its paper, the config fields they set, and how far.
+"""What a search varies: for each model the symbols of its paper, the config fields that they set, and their ranges.
 
 Each range holds the values that the paper swept or printed, and those that the released code and our own recipes use.
-Where a figure has its axis as a picture only, the range is said to be ours. What is chosen inside each trial is not
-here: the epoch, and the gamma of calibrated stacking, which is JLAF's gamma in Eq. (9).
+If the axis of a figure cannot be read as text, the comment says that the ends are ours. What each trial chooses itself
+is not here: the epoch, and the gamma of calibrated stacking, which is JLAF's gamma in Eq. (9).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from zslkeras.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Symbol:
-    """One hyperparameter: a range of numbers, whole if its ends are, or a few `values` in order."""
+    """One hyperparameter: a range of numbers (integers if its ends are), or a few `values` in order."""
 
     field: str  # of the model's config
     low: float | None = None
@@ -52,7 +52,7 @@ SPACES = {
         "gamma": Symbol("scale", 1.0, 20.0, log=True),  # in Eq. (8); not printed, 5 in the work it cites
         "learning_rate": _RATE,
     },
-    "jlaf": {  # Sec. 4.1: cross-validated over classes to alpha 0.5 and eta 1; over what is not said
+    "jlaf": {  # Sec. 4.1: cross-validation over classes gave alpha 0.5 and eta 1; its ranges are not printed
         "alpha": Symbol("alpha", 0.01, 10.0, log=True),
         "eta": Symbol("eta", 0.01, 10.0, log=True),
         "tau": Symbol("tau", 1.0, 100.0, log=True),  # the factor in Eq. (4), not in the paper
@@ -70,7 +70,7 @@ TUNERS = ("bayesian", "random", "hyperband")
 
 
 def settings(model, values):
-    """The config fields that `values` of symbols set; a name that is no symbol is taken for a field."""
+    """The config fields that `values` of symbols set; a name that is not a symbol is taken as a field."""
     symbols = SPACES[model]
     fields = {symbols[name].field if name in symbols else name: value for name, value in values.items()}
     fields = {name: value for name, value in fields.items() if not name.startswith("tuner/")}

@@ -1,4 +1,4 @@
-"""What `tuning.run` does: trials on validation classes, the tables and figures of them, and the winner's one look."""
+"""The work of `tuning.run`: trials on validation classes, their tables and figures, and one final run of the winner."""
 
 import dataclasses
 import os
@@ -52,7 +52,7 @@ def _role(settings):
     """ "chief", "worker" or None, which KerasTuner reads from its environment variables."""
     if settings.role:
         host, _, port = settings.chief.rpartition(":")
-        # A worker that starts anew has another name; its old trial is taken back when it has been silent for long.
+        # A restarted worker has a new name; the chief takes its old trial back after LOST_SECONDS of silence.
         own = "chief" if settings.role == "chief" else f"worker-{uuid.uuid4().hex[:8]}"
         os.environ |= {"KERASTUNER_ORACLE_IP": host, "KERASTUNER_ORACLE_PORT": port, "KERASTUNER_TUNER_ID": own}
     named = [os.environ.get(f"KERASTUNER_{name}") for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT")]
@@ -127,7 +127,7 @@ def _search(settings, benchmark, base, role, known):
     summary = {"objective": objective, "seconds": round(seconds, 1), "trials": records}
     print("", _table(scored[:_TOP], symbols), sep="\n")
     print(*(search.failure(one["trial"], one) for one in records if "error" in one), sep="\n", end="")
-    if tuner.ran:  # in this process; those of workers overlap
+    if tuner.ran:  # in this process; trials of workers overlap
         summary["overhead_seconds"] = round((seconds - sum(tuner.ran)) / len(tuner.ran), 3)
         print(
             f"{len(tuner.ran)} trials in {seconds:.0f} s; {summary['overhead_seconds']:.2f} s a trial outside training"
@@ -146,8 +146,8 @@ def _search(settings, benchmark, base, role, known):
 
 
 def _final(settings, benchmark, base, best):
-    """The one look at the test classes: the winner, trained and judged as `experiments.run` would."""
-    out = base.out / "final" / best["trial"]  # more trials later may have another winner
+    """The one look at the test classes: the winner, trained and judged as by `experiments.run`."""
+    out = base.out / "final" / best["trial"]  # with more trials later, another one may win
     config = configs.build(MODELS[base.model], base.model, best["config"])
     winner = {None: dataclasses.replace(base, config=config, logs=True)}
     resume = (out / "run.json").exists()

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under another name, then renamed. JSON is read and written here."""
+"""Writes files whole or not at all: under another name first, then renamed. JSON is read and written here."""
 
 import contextlib
 import json
@@ -11,10 +11,10 @@ from zslkeras.errors import InputError, brief
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields the draft of `path` to write to; it takes the place of `path` at the end, or goes if anything fails.
+    """Yields a draft to write to, which replaces `path` at the end, or is removed if anything fails.
 
-    A draft has a name of its own, so of two processes that write the same file either may win. One that is killed
-    leaves its draft behind: `sweep` takes those away.
+    Each draft has its own name, so two processes may write the same file, and the last one wins. A killed process
+    leaves its draft behind; `sweep` removes those.
     """
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
@@ -55,7 +55,7 @@ def read_json(path):
 
 
 def _finite(value):
-    """JSON has no NaN: a metric that no row speaks for is null."""
+    """JSON has no NaN: a metric without rows becomes null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -14,6 +14,7 @@ BENCHMARKS = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")  # the field's, as the
 NEGATIVES = ("keep", "zero")  # what becomes of negative attributes
 SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax")
 
+SAMPLERS = ("plain", "balanced")  # how rows are drawn for a batch
 STRATEGIES = ("default", "mirrored", "multiworker")
 PRECISIONS = ("float32", "mixed_bfloat16")
 

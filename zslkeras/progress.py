@@ -1,4 +1,4 @@
-"""A progress line: a bar that redraws itself on a terminal, a line now and then in a log."""
+"""A progress line: a bar that redraws itself on a terminal, or an occasional line in a log."""
 
 import sys
 import time

@@ -1,8 +1,8 @@
-"""The only glue between data, model, training and numbers.
+"""The only module that joins data, model, training and metrics.
 
 `select` works in stage tune and makes a Choice: the state to stop at (an epoch, or a setting of a closed form) and
-gamma. `finish` trains in stage final as the Choice says and looks at the published test rows. Nothing else trains in
-that stage, so nothing that is chosen can have seen it.
+gamma. `finish` trains in stage final as the Choice says, and looks at the published test rows. Nothing else trains in
+that stage, so no choice can have seen those rows.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ BASELINE = "eszsl"
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What `benchmarks.load` is given, whatever the stage and the kind of inputs."""
+    """The arguments of `benchmarks.load` that are the same for every stage and kind of inputs."""
 
     name: str
     root: str | None = None
@@ -46,8 +46,8 @@ class Experiment:
         config: an instance of the model's Config.
         data: where stages are read from.
         machine: what it is trained on.
-        out: the folder it keeps its files in; None for nowhere.
-        logs: whether TensorBoard gets logs.
+        out: the folder for its files; None to keep none.
+        logs: whether to write logs for TensorBoard.
     """
 
     model: str
@@ -72,8 +72,8 @@ class Choice:
 
     Attributes:
         seed: of the draws in both stages.
-        state: which state to take: the epoch, or the setting of a closed form; counted from 0.
-        states: how many stage final goes through: as many as stage tune did.
+        state: the state to take, counted from 0: an epoch, or a setting of a closed form.
+        states: how many states stage final goes through; as many as stage tune did.
         gamma: of calibrated stacking.
         history: the numbers of each state on the validation classes; empty if nothing was selected.
     """
@@ -92,14 +92,14 @@ class Finished:
     choice: Choice
     outcomes: metrics.Outcomes
     history: list
-    weights: list  # of the chosen state; `rebuilt` makes the model of them
+    weights: list  # of the chosen state; `rebuilt` makes the model from them
 
 
 def select(experiment, seed, fold=0):
-    """Trains in stage tune; takes the state with the highest AUSUC there, and the gamma with the highest H of it.
+    """Trains in stage tune; chooses the state with the highest AUSUC, and its gamma with the highest H.
 
-    AUSUC sums up all gammas, so the state is not chosen by the very maximum that gamma is chosen by. In nested
-    validation inside FLO's training classes (5 draws) both ways of choosing ended equal within 0.3 points of H.
+    AUSUC covers all gammas, so the state and its gamma are not chosen by the same maximum. docs/notes/eszsl.md
+    compares this with choosing the state by H.
     """
     run = _train(experiment, "tune", seed, fold)
     best = run.history[run.best]
@@ -107,7 +107,7 @@ def select(experiment, seed, fold=0):
 
 
 def fixed(experiment, seed):
-    """The Choice that chooses nothing: the config's last epoch, gamma 0."""
+    """The Choice without any selection: the config's last epoch, gamma 0."""
     epochs = experiment.config.epochs
     return Choice(seed, epochs - 1, epochs, 0.0, [])
 
@@ -119,22 +119,22 @@ def finish(experiment, choice):
 
 
 def as_read(benchmark, config):
-    """A benchmark as a model with this config reads it: pictures in files are decoded for its `image_size`."""
+    """A benchmark as a model with this config reads it: image files are decoded for its `image_size`."""
     return benchmarks.decoded(benchmark, config.image_size) if benchmark.kind == "images" else benchmark
 
 
 def published(experiment):
-    """Stage "final" for what looks at a finished run (figures); nothing that chooses may hold it."""
+    """Stage "final", for code that looks at a finished run, such as figures. Code that chooses must not hold it."""
     return experiment.load("final")
 
 
 def published_pictures(data):
-    """The pictures of stage "final", or their paths; for figures alone, too."""
+    """The images of stage "final", or their paths; for the same code as `published`."""
     return data.load("final", "images")
 
 
 def rebuilt(experiment, finished, benchmark, trained=True):
-    """The model of `finished`, of this process alone wherever it was trained: as it was chosen, or as it started."""
+    """The model of `finished` in this process alone, wherever it was trained: as it was chosen, or untrained."""
     keras.utils.set_random_seed(finished.choice.seed)
     model = _made(experiment, benchmark, finished.choice.seed)
     if trained:
@@ -144,13 +144,13 @@ def rebuilt(experiment, finished, benchmark, trained=True):
 
 
 def validated(experiment, seed, fold=0):
-    """The Outcomes on the validation classes at the chosen state, and the Choice: for claims made on validation."""
+    """The Outcomes on the validation classes at the chosen state, and its gamma; for claims made on validation."""
     run = _train(experiment, "tune", seed, fold)
     return _unpack(run.arrays), run.history[run.best]["gamma"]
 
 
 def baseline(experiment, finished):
-    """The yardstick on the same data, kept by content between runs; (None, reason) where there are no features."""
+    """(Finished, None) of the baseline on the same data, cached between runs; (None, reason) if it has no features."""
     data, config = experiment.data, MODELS[BASELINE].Config()
     if (experiment.model, experiment.config) == (BASELINE, config) and finished[0].choice.history:
         return finished[0], None
@@ -163,7 +163,7 @@ def baseline(experiment, finished):
 
 
 def _train(experiment, stage, seed, fold=0, choice=None):
-    """One seed in one stage, from the checkpoint where there is one."""
+    """Trains one seed in one stage, from its checkpoint if there is one."""
     strategy, benchmark = experiment.strategy, experiment.load(stage, fold)
     name = f"seed{seed}-{stage}" + (f"-fold{fold}" if fold else "")
     path = experiment.out and experiment.out / "checkpoint" / f"{name}.npz"
@@ -191,7 +191,7 @@ def _train(experiment, stage, seed, fold=0, choice=None):
 
 
 def _made(experiment, benchmark, seed):
-    """A compiled model of an experiment, in what its layers compute in."""
+    """A compiled model of an experiment, with the precision of its machine."""
     with _computing_in(experiment.machine.precision):
         model = MODELS[experiment.model].for_benchmark(benchmark, experiment.config, seed)
         model.compile()
@@ -200,7 +200,7 @@ def _made(experiment, benchmark, seed):
 
 @contextlib.contextmanager
 def _computing_in(precision):
-    """Within, layers are made for `precision`; each keeps what it was made for."""
+    """Layers that are made inside the `with` compute in `precision`, also afterwards."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
@@ -210,7 +210,7 @@ def _computing_in(precision):
 
 
 def _judge(benchmark, choice):
-    """Judges a model's state on the stage's test rows: by AUSUC in stage tune, by being the chosen one in final."""
+    """The judge of states on the stage's test rows. Stage tune keeps the highest AUSUC, and final the chosen state."""
     rows = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
     score = None
 
@@ -238,7 +238,7 @@ def _judge(benchmark, choice):
 
 
 def _scores_and_answers(model, inputs):
-    """What a model says of all classes of its stage, and which seen class it would answer."""
+    """A model's scores of all classes of its stage, and the seen class that it would answer."""
     scores = model.score_classes(inputs, model.class_embeddings.value)
     return scores, model.seen_answers(scores, inputs, model.seen_mask.value)
 
@@ -262,16 +262,24 @@ def _unpack(arrays):
 
 
 def scored(finished):
-    """What is compared: the Outcomes and the gamma of a Finished."""
+    """The Outcomes and the gamma of a Finished, for comparisons."""
     return finished.outcomes, finished.choice.gamma
 
 
-def _cache(digest):
-    """Where a baseline is kept, by the content of the data and of this code: a changed line makes a new one."""
+def _digest_of_code():
+    """Names the package's code."""
     hasher = hashlib.sha256()
     for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
         hasher.update(path.read_bytes())
+    return hasher.hexdigest()[:12]
+
+
+_CODE = _digest_of_code()  # as it is imported: files may be replaced while a long training runs
+
+
+def _cache(digest):
+    """The folder of a cached baseline, by the content of the data and of this code: a changed line makes a new one."""
     try:
-        return cache.folder(f"baseline-{hasher.hexdigest()[:12]}", digest)
-    except (OSError, RuntimeError):  # no home, or one that cannot be written: made anew each time
+        return cache.folder(f"baseline-{_CODE}", digest)
+    except (OSError, RuntimeError):  # no home, or not writable: the baseline is made anew each time
         return None

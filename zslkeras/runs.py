@@ -1,4 +1,4 @@
-"""The folder of a run: what may not differ when it goes on, what it came to, and a finished one taken up again."""
+"""The folder of a run: what must stay the same when it resumes, its result, and reopening it when it is finished."""
 
 import contextlib
 import dataclasses
@@ -21,14 +21,14 @@ from zslkeras.training import strategies
 from zslkeras.training.machine import Machine
 from zslkeras.version import __version__
 
-FORMAT = 1  # of the folder; another number is another layout, and no older code reads it
+FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
 _NEEDED = ("config", "data", "dataset_digest", "features", "model", "seeds", "selected_on_validation")
 
 
 def identity(model, machine, benchmark, configs, **more):
-    """What may not differ where a folder with checkpoints is gone on with.
+    """What must stay the same when a folder with checkpoints is resumed.
 
-    Where the data lies may differ: its digest tells whether it is the same.
+    The place of the data may change: its digest shows whether it is the same data.
 
     Args:
         model: its name.
@@ -38,7 +38,7 @@ def identity(model, machine, benchmark, configs, **more):
         **more: whatever else the numbers depend on.
     """
     identity = {"format": FORMAT, "model": model, **dataclasses.asdict(machine), **more}
-    # As many as there are: `None` stands for all the GPUs of a machine, which may have others next time.
+    # The actual number: `None` stands for all the GPUs of a machine, and it may have more or fewer next time.
     identity["replicas"] = strategies.get_strategy(machine.strategy, machine.replicas).num_replicas_in_sync
     identity |= {"data": benchmark.digest, "version": __version__}
     for name, one in configs.items():
@@ -49,12 +49,12 @@ def identity(model, machine, benchmark, configs, **more):
 
 @contextlib.contextmanager
 def opened(out, identity, resume):
-    """The folder of a run, made and checked; taken away again where wrong input keeps training from starting.
+    """Makes and checks the folder of a run; removes it again if wrong input keeps training from starting.
 
     Args:
         out: the folder.
         identity: from `identity`.
-        resume: True to go on with what is there, False to refuse it, None to go on where there is something.
+        resume: True to go on with what is there, False to refuse it, None to go on if anything is there.
     """
     path, made = out / "run.json", [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     before = atomic.read_json(path) if os.path.isfile(path) else {}
@@ -84,7 +84,7 @@ def opened(out, identity, resume):
 
 
 def next_folder(stem, resume):
-    """`stem` where it is free, else the first of stem-2, stem-3, ... that is; to go on, the last one that is taken."""
+    """The first of `stem`, stem-2, stem-3, ... that is free; to resume, the last one before it."""
     taken = [stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 10_000))]
     free = next(number for number, path in enumerate(taken) if not path.exists())
     return taken[max(0, free - 1)] if resume else taken[free]
@@ -94,10 +94,10 @@ def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
     """The Experiment of a finished run, and the Finished of each of its seeds; trains nothing.
 
     Args:
-        path: its folder; of a row of `--ablation all`, the row's.
-        data_root, images: where data and images lie now, if not where they lay.
+        path: its folder; for a row of `--ablation all`, the folder of the row.
+        data_root, images: where data and images lie now, if they were moved.
         seeds: how many of its seeds; None for all.
-        argument: whose value `path` is, for what is said of a wrong one.
+        argument: the one that `path` came from, for error sentences.
     """
     path = pathlib.Path(path)
     result = atomic.read_json(path / "result.json")
@@ -126,7 +126,7 @@ def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
     digest = protocol.published(experiment).digest
     if digest != result["dataset_digest"]:
         was = result["dataset_digest"]
-        raise InputError(f"{argument}: {path} was made of data {was}, {data.name} is {digest}; wanted the same data")
+        raise InputError(f"{argument}: {path} was made from data {was}, {data.name} is {digest}; wanted the same data")
     choose = protocol.select if len(stages) == 2 else protocol.fixed
     return experiment, [protocol.finish(experiment, choose(experiment, seed)) for seed in seeds]
 
@@ -136,8 +136,8 @@ def result(experiment, finished, yardstick, seconds, paper=None):
 
     Args:
         experiment: what was run.
-        finished: a Finished a seed.
-        yardstick: what `protocol.baseline` returned.
+        finished: a Finished per seed.
+        yardstick: the result of `protocol.baseline`.
         seconds: of wall time.
         paper: what the model's paper prints for this dataset, percent; None where it prints nothing.
     """
@@ -172,7 +172,7 @@ def result(experiment, finished, yardstick, seconds, paper=None):
 
 
 def _selected(finished):
-    """Each metric at the chosen state and gamma: over seeds, with the mean of the seeds' bootstrap intervals."""
+    """Each metric at the chosen state and gamma, over seeds, with the mean of the seeds' bootstrap intervals."""
     numbers = [metrics.numbers(*protocol.scored(one)) for one in finished]
     spreads = [uncertainty.intervals(*protocol.scored(one)) for one in finished]
     columns = metrics.summaries(numbers)
@@ -183,7 +183,7 @@ def _selected(finished):
 
 
 def _best_on_test(finished):
-    """What the papers report: T, H with its U and S, H0 with its, and AUSUC, each at its own best state on test."""
+    """What the papers report: T, H with its U and S, H0 with its U0 and S0, and AUSUC; each at its best state."""
     numbers = []
     for one in finished:
         best = {metric: max(one.history, key=lambda row: row[f"best_{metric}"]) for metric in ("T", "H", "H0", "AUSUC")}
@@ -202,7 +202,7 @@ def _paper_rule(rule, finished):
 
 
 def _commit():
-    """Of the checkout this runs from, "-dirty" if it was changed; None for an installed package."""
+    """The commit of the checkout that this runs from, "-dirty" if it was changed; None for an installed package."""
     here = pathlib.Path(__file__).parent
     try:
         ask = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -212,7 +212,7 @@ def _commit():
 
 
 def write_result(out, result, finished):
-    """result.json and history.csv, each renamed into place."""
+    """Writes result.json and history.csv, and renames each into place."""
     rows = []
     for one in finished:
         for stage, history in (("tune", one.choice.history), ("final", one.history)):

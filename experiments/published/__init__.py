@@ -7,7 +7,7 @@ from zslkeras.models import config as configs
 
 
 def settings(model, dataset, features=None):
-    """The settings for a dataset, and on top of them those for it with just these features; {} where there are none."""
+    """The settings for a dataset, updated with those for the dataset with these features; {} if there are none."""
     table = getattr(_of(model), "SETTINGS", {})
     return {**table.get(dataset, {}), **table.get((dataset, features), {})}
 
@@ -35,5 +35,5 @@ def numbers(model, dataset):
 def _of(model):
     try:
         return importlib.import_module(f"{__name__}.{model}")
-    except ModuleNotFoundError:  # a closed form, or a model of somebody else's
+    except ModuleNotFoundError:  # a closed form, or somebody else's model
         return None

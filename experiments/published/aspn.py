@@ -17,7 +17,7 @@ _COSINE = {
 }
 
 SETTINGS = {
-    # Sentence embeddings of 1024 numbers: noise as wide as CUB's attributes instead. Not measured here.
+    # Sentence embeddings have 1024 numbers; the noise is only as wide as CUB's attributes. Not measured here.
     "cub": {"noise_dim": 312},
     "flo": {"noise_dim": 312},
     # Chosen on validation folds 0 to 2: docs/notes/aspn.md.

@@ -1,4 +1,4 @@
-"""DRMN from pictures: the paper's settings, as for DRMN on levels; those that were tuned here on levels stay there."""
+"""DRMN from images: the paper's settings, as for DRMN on levels, without those that were tuned here on levels."""
 
 from experiments.published import drmn
 

@@ -1,8 +1,9 @@
 """MSDN: settings that differ from the model's defaults for a dataset, and the numbers that the paper prints."""
 
 SETTINGS = {
-    # As released; CUB's are the defaults. The paper prints lambda_cal 0 for SUN, and 0.1, 0.001 and momentum 0.9 for
-    # AWA2. Its T comes from trainings of their own, by comments in the code: lambda_cal 0.18 on CUB, 0.3 on AWA2.
+    # As in the released code; CUB's are the defaults. The paper prints lambda_cal 0 for SUN; for AWA2 it prints
+    # lambda_cal 0.1, lambda_distill 0.001 and momentum 0.9. By comments in the code, T comes from separate trainings:
+    # lambda_cal 0.18 on CUB, 0.3 on AWA2.
     "sun": {
         "lambda_cal": 1e-4,
         "lambda_distill": 0.01,

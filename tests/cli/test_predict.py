@@ -136,7 +136,7 @@ TABLES = {
     "unknown": ({"attributes": ("cirle", *OTHERS)}, "knows no attribute 'cirle'; did you mean circle?"),
     "missing": ({"attributes": OTHERS}, "attribute circle missing; wanted all 33"),
     "two missing": ({"attributes": OTHERS[1:]}, "attribute circle and 1 more missing"),
-    "all zero": ({"values": lambda row: 0 * row}, "are 0; wanted some that it has"),
+    "all zero": ({"values": lambda row: 0 * row}, "are 0; wanted at least one other value"),
     "negative": ({"values": lambda row: row - 1}, "wanted none below 0"),
     "no float32": ({"values": lambda row: ["1e39", *row[1:]]}, "got '1e39'; wanted a finite number"),
     "endless": ({"values": lambda row: ["1e30", *row[1:]]}, "have length inf; wanted a finite one"),

@@ -150,9 +150,9 @@ def test_own_answers_are_as_good_as_scores_that_say_so(seed):
 
 def test_answers_that_are_no_seen_classes_are_named():
     scores, labels = np.zeros((3, 4)), np.array([0, 1, 2])
-    with pytest.raises(ValueError, match="1 seen_answers are no seen classes, first 2 in row 1"):
+    with pytest.raises(ValueError, match="1 seen_answers are not seen classes, first 2 in row 1"):
         metrics.outcomes(scores, labels, [0, 1], [2, 3], [0, 2, 1])
-    with pytest.raises(ValueError, match=r"seen_answers have shape \(2,\), expected \(3,\): one a row"):
+    with pytest.raises(ValueError, match=r"seen_answers have shape \(2,\), expected \(3,\): one per row"):
         metrics.outcomes(scores, labels, [0, 1], [2, 3], [0, 1])
 
 

@@ -111,7 +111,7 @@ def test_what_no_row_speaks_for_is_a_dash(nothing):
     assert line(text, "  std over").split()[3:] == ["-", "-", "1.6", "-", "-", "1.6", "-", "-"]
     assert line(text, "  95 % over classes").split()[4:] == ["-", "-", "30.3-35.7", "-", "-", "60.3-65.7", "-", "-"]
     assert line(text, "  T ").split()[:4] == ["T", "-", "[", "-,"], text
-    assert "No unseen class has a test picture" in text
+    assert "No unseen class has a test image" in text
     assert "nan" not in text.lower() and "None" not in text
 
 

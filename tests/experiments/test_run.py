@@ -281,7 +281,7 @@ def test_unseen_classes_without_pictures_are_unknown_not_zero(tiny_root, cache, 
     line = next(line for line in ran.out.splitlines() if line.startswith("selected on validation"))
     assert line.split()[3:5] == ["-", "-"]
     assert "nan" not in ran.out
-    assert "No unseen class has a test picture" in ran.out
+    assert "No unseen class has a test image" in ran.out
 
 
 def test_a_gradient_model_on_a_folder_without_unseen_pictures(run, pets, tmp_path):
@@ -385,7 +385,7 @@ BAD_ARGUMENTS = {
     "formats without an export": ((*RUN, "--formats", "onnx"), "--formats", "without --export"),
     "formats of maps": (
         ("--model", "msdn", *RUN[2:], "--export", "--formats", "onnx"),
-        *("--formats: msdn eats maps", "on features"),
+        *("--formats: msdn takes maps", "on features"),
     ),
     "no replica": ((*RUN, "--strategy", "mirrored", "--replicas", "0"), "replicas: got 0", "at least 1"),
     "replicas of nothing": ((*RUN, "--replicas", "2"), "replicas: got 2", "strategy mirrored"),

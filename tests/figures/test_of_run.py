@@ -272,8 +272,8 @@ def test_where_pictures_are_missing_maps_are_drawn_alone_and_it_is_said(drawn, w
         benchmarks["images"] = with_rows(images, order)
         np.testing.assert_array_equal(benchmarks["images"].labels, maps.labels)
     lack, calls = drawn(3, data=Shelf(benchmarks))
-    assert lack.startswith("attention is drawn without the pictures behind it: ") and "\n" not in lack
-    assert ("no images on the shelf" if wrong == "none" else "not those of the pictures") in lack
+    assert lack.startswith("attention is drawn without the images behind it: ") and "\n" not in lack
+    assert ("no images on the shelf" if wrong == "none" else "not those of the images") in lack
     assert len(calls) == 3 and all(picture is None for picture, _, _ in calls.values())
 
 
@@ -456,7 +456,7 @@ def test_every_pixel_belongs_to_one_cell_where_sides_do_not_divide():
 
 @pytest.mark.parametrize("masks", [np.ones((1, 8, 8), bool), np.ones((2, 2, 8), bool)])
 def test_pointing_refuses_masks_that_do_not_fit(masks):
-    with pytest.raises(ValueError, match="expected a mask a map"):
+    with pytest.raises(ValueError, match="expected a mask per map"):
         metrics.pointing(np.zeros((2, 4, 4)), masks)
 
 

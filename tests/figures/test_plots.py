@@ -112,7 +112,7 @@ def test_a_sheet_of_views_has_a_row_a_picture_and_the_views_of_a_draw_side_by_si
     pictures = np.stack([PICTURE, PICTURE // 2])
     views = [[[np.full((8, 8, 3), 100.0 * k + 10 * d + v) for v in range(2)] for d in range(3)] for k in range(2)]
     figure = drawn(plots.views, pictures, views)
-    assert titles(figure) == ["picture", *["view 1", "view 2"] * 3, *[""] * 7]
+    assert titles(figure) == ["image", *["view 1", "view 2"] * 3, *[""] * 7]
     shown = [axes.images[0].get_array()[0, 0, 0] for axes in figure.axes]
     assert shown == [100, 0, 1, 10, 11, 20, 21, 50, 100, 101, 110, 111, 120, 121]
     left = np.array([axes.get_position().x0 for axes in figure.axes]).reshape(2, 7)

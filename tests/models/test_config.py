@@ -11,7 +11,6 @@ import pytest
 from zslkeras.errors import InputError
 from zslkeras.models import MODELS, config
 from zslkeras.models.config import Config, setting
-from zslkeras.training import batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,7 +280,3 @@ def test_every_ablation_of_every_model_is_a_config(name):
     model = MODELS[name]
     for row in model.ablations:
         assert isinstance(config.build(model, name, config.ablation(model, name, row)), model.Config)
-
-
-def test_samplers_are_those_of_the_batches():
-    assert config.SAMPLERS == batches.SAMPLERS

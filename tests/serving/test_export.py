@@ -155,7 +155,7 @@ BAD = {
     "no classes": (np.ones((2, 16)), np.ones((0, 6)), [], "class_embeddings: got shape [0 6]"),
     "narrow classes": (np.ones((2, 16)), np.ones((3, 5)), [True] * 3, "class_embeddings: got shape [3 5]"),
     "endless class": (np.ones((2, 16)), np.full((1, 6), np.inf), [True], "class_embeddings: got NaN or infinity"),
-    "short mask": (np.ones((2, 16)), np.ones((3, 6)), [True], "seen_mask: got 1 entries; wanted one a class, 3"),
+    "short mask": (np.ones((2, 16)), np.ones((3, 6)), [True], "seen_mask: got 1 entries; wanted one per class, 3"),
 }
 
 
@@ -347,7 +347,7 @@ def test_other_formats_answer_as_the_live_model(tmp_path, monkeypatch, kind):
 
 
 def test_a_backbone_is_bundled_if_it_is_the_one_of_the_features(exported, tmp_path, monkeypatch):
-    """Features by a backbone with random weights, as experiments.prepare leaves them."""
+    """Features by a backbone with random weights, as zslkeras prepare leaves them."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for path in sorted(exported.pictures.iterdir())[:12]:  # the table and some classes; the others have no pictures
@@ -379,5 +379,5 @@ def test_a_backbone_is_bundled_if_it_is_the_one_of_the_features(exported, tmp_pa
     assert metadata["preprocessing"]["backbone"] == "small" and metadata["inputs"]["kind"] == "bytes"
     for path in pictures.glob("*/*.png"):  # others in their place
         Image.new("RGB", (64, 64)).save(path)
-    with pytest.raises(InputError, match="wanted the pictures they were made of"):
+    with pytest.raises(InputError, match="wanted the images that these were made from"):
         bundle.write(experiment, finished, with_backbone=True, weights=str(weights))

@@ -9,23 +9,25 @@ import dataclasses
 import keras
 import tensorflow as tf
 
+from zslkeras import names
 from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import FeatureScaling, l2_normalize
 
 
 @dataclasses.dataclass(frozen=True)
-class ExampleConfig:
-    hidden: int = 32
-    noise_weight: float = 0.0
-    learning_rate: float = 0.01
-    optimizer: str = "adam"
-    scaling: str = "centred_l2"
-    temperature: float = 20.0
-    epochs: int = 4
-    batch_size: int = 64
-    sampler: str = "plain"
-    patience: int | None = None
-    averaging: float = 0.0
+class ExampleConfig(Config):
+    hidden: int = setting(32, least=1)
+    noise_weight: float = setting(0.0, least=0)
+    learning_rate: float = setting(0.01, above=0)
+    optimizer: str = setting("adam", choices=("adam", "sgd"))
+    scaling: str = setting("centred_l2", choices=names.SCALINGS)
+    temperature: float = setting(20.0, above=0)
+    epochs: int = setting(4, least=1)
+    batch_size: int = setting(64, least=1)
+    sampler: str = setting("plain", choices=names.SAMPLERS)
+    patience: int | None = setting(None, least=1)
+    averaging: float = setting(0.0, least=0, most=1)
     explode_at: int = -1  # the step whose loss is not a number
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support.tiny import tiny
-from zslkeras import benchmarks, protocol
+from zslkeras import benchmarks, names, protocol
 from zslkeras.benchmarks import tune_stage
 from zslkeras.errors import InputError
 from zslkeras.images import store
@@ -34,7 +34,7 @@ def test_a_plain_epoch_is_a_permutation_without_its_remainder():
     np.testing.assert_array_equal(np.sort(everything.ravel()), TINY.train)
 
 
-@pytest.mark.parametrize("sampler", batches.SAMPLERS)
+@pytest.mark.parametrize("sampler", names.SAMPLERS)
 def test_the_order_follows_seed_and_epoch(sampler):
     first = batches.epoch_rows(TINY, 16, 3, 5, sampler)
     np.testing.assert_array_equal(first, batches.epoch_rows(TINY, 16, 3, 5, sampler))
@@ -65,7 +65,7 @@ def test_an_unknown_sampler_is_named():
         batches.epoch_rows(TINY, 16, 0, 0, "odd")
 
 
-@pytest.mark.parametrize("sampler", batches.SAMPLERS)
+@pytest.mark.parametrize("sampler", names.SAMPLERS)
 def test_training_goes_through_epochs_and_resumes_in_the_middle(sampler):
     whole = on_device(TINY, 30, 7, sampler, last=10)  # 4 steps an epoch
     resumed = on_device(TINY, 30, 7, sampler, first=6, last=10)

@@ -1,1 +1,1 @@
-"""The command `zslkeras`, a module for each of its commands."""
+"""The command `zslkeras`, with one module per subcommand."""

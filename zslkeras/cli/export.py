@@ -1,6 +1,6 @@
-"""zslkeras export --run DIR: the SavedModel of a finished run, in DIR/saved_model.
+"""zslkeras export --run DIR: writes the SavedModel of a finished run to DIR/saved_model.
 
-What `experiments.run --export` writes, of any run that has ended; nothing is trained and no flag has to be repeated.
+It is what `experiments.run --export` writes. Nothing is trained, and no flag of the run has to be repeated.
 """
 
 import dataclasses
@@ -13,16 +13,16 @@ class Settings:
     """What is exported"""
 
     run: str | None = flags.flag(None, "the folder of a finished run, as in --run runs/eszsl-shapes")
-    data_root: str | None = flags.flag(None, "where the data lies now, if not where it lay")
-    images: str | None = flags.flag(None, "where the images lie now, if not where they lay")
+    data_root: str | None = flags.flag(None, "where the data lies now, if it was moved")
+    images: str | None = flags.flag(None, "where the images lie now, if they were moved")
     weights: str = flags.flag(
-        "imagenet", "of the backbone, as zslkeras prepare was given them", formerly="backbone_weights"
+        "imagenet", "weights of the backbone, as given to zslkeras prepare", formerly="backbone_weights"
     )
     exported: flags.Export = flags.group(flags.Export)
 
 
 def main(settings):
-    from zslkeras import runs  # needs TensorFlow: once the flags are known to be right
+    from zslkeras import runs  # needs TensorFlow, so only after the flags are checked
     from zslkeras.serving import bundle
 
     experiment, (first,) = runs.reopened(settings.run, settings.data_root, settings.images, seeds=1)

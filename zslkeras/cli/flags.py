@@ -1,8 +1,8 @@
-"""Flags as values: a command's flags are the fields of a frozen dataclass, and so are its groups of them.
+"""Flags as values: the flags of a command, and its groups of flags, are the fields of a frozen dataclass.
 
-A field made by `flag` is a flag of that name; a field whose type is a dataclass is a group, with its docstring as the
-heading in --help. `Command` reads the command line into one instance and passes it on. A command has no other flags
-than its own, and `check` refuses those that mean nothing beside the others. Nothing here imports TensorFlow.
+A field made by `flag` is a flag of that name. A field whose type is a dataclass is a group, and its docstring is the
+heading in --help. `Command` reads the command line into one instance and passes it on. A command accepts only its own
+flags, and `check` refuses flags that mean nothing beside the others. Nothing here imports TensorFlow.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ def flag(default, help, *, choices=None, least=None, most=None, repeat=False, fo
     """A field that is a flag.
 
     Args:
-        default: where the flag is not given.
+        default: the value if the flag is not given.
         help: for --help.
-        choices: what it, or each of several, may be.
+        choices: the allowed values, also of each of several.
         least, most: bounds of a number.
-        repeat: whether several are given by repeating the flag, not separated by commas.
+        repeat: whether several values are given by repeating the flag, and not by commas.
         formerly: an older name that still works.
     """
     about = {"choices": choices, "least": least, "most": most, "repeat": repeat, "formerly": formerly}
@@ -42,13 +42,13 @@ def flag(default, help, *, choices=None, least=None, most=None, repeat=False, fo
 
 
 def field_of(settings, name):
-    """The flag of another group, as one of its own: for a command that acts on some flags of a group alone."""
+    """A copy of a flag of another group, for a command that acts on only some flags of that group."""
     field = settings.__dataclass_fields__[name]
     return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 def group(settings):
-    """A field that is a group of flags, at its defaults where none of them is given."""
+    """A field that is a group of flags, with defaults for those that are not given."""
     return dataclasses.field(default=settings())
 
 
@@ -63,7 +63,7 @@ class Data:
         None,
         f"shapes, {', '.join(name.lower() for name in names.BENCHMARKS)}, or the path of your own folder of images",
     )
-    features: str | None = flag(None, "name of the feature file; res101 if it is there, else the only one there")
+    features: str | None = flag(None, "name of the feature file; by default res101 if it is there, else the only one")
     splits: str | None = flag(None, "att_splits or sent_splits")
     data_root: str | None = flag(None, "where the data lies; $ZSLKERAS_DATA, then ./data")
     images: str | None = flag(None, "where the images lie")
@@ -71,12 +71,10 @@ class Data:
         None, "own folder: table of class attributes (CSV, TSV), or .npy of text embeddings with names in a .txt"
     )
     unseen: str | None = flag(
-        None, "own folder: unseen classes: a comma-separated list, a file with a name a line, or a fraction"
+        None, "own folder: the unseen classes, as a comma-separated list, a file with one name per line, or a fraction"
     )
-    attribute_vectors: str | None = flag(None, ".npy [A, V], a vector for each attribute")
-    normalize: str | None = flag(
-        None, "false leaves class embeddings as long as they are stored", choices=("true", "false")
-    )
+    attribute_vectors: str | None = flag(None, ".npy [A, V] with a vector for each attribute")
+    normalize: str | None = flag(None, "false keeps the stored length of class embeddings", choices=("true", "false"))
     negatives: str | None = flag(None, "what to do with negative attributes", choices=names.NEGATIVES)
     draw: int | None = flag(None, "shapes: which draw of images, classes and split", least=0)
 
@@ -94,11 +92,11 @@ class Data:
 class Overrides:
     """Settings of the model"""
 
-    config: str | None = flag(None, "JSON file of settings, such as the result.json of a former run")
-    set: tuple[str, ...] = flag((), "key=value of the model's config; repeat for more; has the last word", repeat=True)
-    epochs: int | None = flag(None, "at most this many", least=1)
+    config: str | None = flag(None, "JSON file of settings, such as the result.json of an earlier run")
+    set: tuple[str, ...] = flag((), "key=value of the model's config; overrides all else; repeat for more", repeat=True)
+    epochs: int | None = flag(None, "train at most this many", least=1)
     batch_size: int | None = flag(None, "rows of a global batch", least=1)
-    weights: str | None = flag(None, "of a backbone: imagenet, or a .weights.h5, .h5 or .keras file")
+    weights: str | None = flag(None, "weights of a backbone: imagenet, or a .weights.h5, .h5 or .keras file")
 
     def base(self):
         """The settings in the --config file: {"config": {...}} as result.json has it, or the bare settings."""
@@ -106,7 +104,7 @@ class Overrides:
             return {}
         path = pathlib.Path(self.config)
         if not path.is_file():
-            raise InputError(f"config: no file {path}; wanted JSON, such as the result.json of a former run")
+            raise InputError(f"config: no file {path}; wanted JSON, such as the result.json of an earlier run")
         content = atomic.read_json(path)
         settings = content.get("config", content)
         if not isinstance(settings, dict):
@@ -132,7 +130,7 @@ class Machine:
     strategy: str = flag(
         _Machine.strategy, "one device, all GPUs of this machine, or the cluster in TF_CONFIG", choices=names.STRATEGIES
     )
-    replicas: int | None = flag(_Machine.replicas, "mirrored: how many; one a GPU if not given")
+    replicas: int | None = flag(_Machine.replicas, "mirrored: how many; one per GPU if not given")
     precision: str = flag(_Machine.precision, "what layers compute in", choices=names.PRECISIONS)
     jit: bool = flag(_Machine.jit, "compile the training step with XLA (one device)")
     deterministic: bool = flag(
@@ -147,9 +145,9 @@ class Machine:
 class Export:
     """Exports"""
 
-    with_backbone: bool = flag(False, "its endpoints take the bytes of images")
+    with_backbone: bool = flag(False, "make endpoints that take the bytes of images")
     formats: tuple[str, ...] = flag(
-        (), "other formats besides, of models on features; repeat for more", choices=names.FORMATS, repeat=True
+        (), "further formats, for models on features; repeat for more", choices=names.FORMATS, repeat=True
     )
 
 
@@ -159,16 +157,16 @@ def model(choices=MODELS):
 
 
 class Command:
-    """A command: its flags, its help, and what its exit code says.
+    """A command: its flags, its help, and its exit code.
 
     Args:
         name: as it is typed.
         about: the module's docstring, whose first line says what the command does.
         settings: a frozen dataclass of flags and groups.
         example: a command line that works.
-        needed: names of flags that have to be given.
-        acts_alone: {flag: names of the only flags that mean something beside it}; these then have to be given.
-        arguments: what stands beside the flags, for --help; None where nothing may.
+        needed: names of the flags that have to be given.
+        acts_alone: {flag: names of the only flags allowed beside it}; these then have to be given.
+        arguments: the name for --help of what stands beside the flags; None if nothing may.
         check: called with the settings, the names of the flags that were given, and the arguments, before anything
             heavy is imported; raises InputError.
     """
@@ -181,7 +179,7 @@ class Command:
     def __call__(self, work, argv=None):
         """Reads the command line and calls `work` with the settings, and with the arguments if it takes any.
 
-        Exits with 2 for wrong input, 1 for work that failed.
+        Exits with 2 for wrong input, and with 1 if the work failed.
         """
         argv = list(sys.argv[1:] if argv is None else argv)
         settings = None
@@ -252,7 +250,7 @@ class Command:
         return "\n".join(lines)
 
     def _as_flag(self, sentence):
-        """The sentence of the library, which names an argument, with the argument as the flag it came from."""
+        """An error sentence of the library, with the argument that it starts with turned into its flag."""
         named = re.match(r"(\w+)(?=: )", sentence)
         return f"--{sentence}" if named and named[1] in self.fields else sentence
 
@@ -284,7 +282,7 @@ def _owned(settings):
 
 
 def _made(settings, values):
-    """An instance of a dataclass of flags, with the values of those that were given."""
+    """An instance of a dataclass of flags, made from the values that were given."""
     types_of, made = typing.get_type_hints(settings), {}
     for field in dataclasses.fields(settings):
         if dataclasses.is_dataclass(types_of[field.name]):
@@ -295,7 +293,7 @@ def _made(settings, values):
 
 
 def _define(values, name, field):
-    """Defines an absl flag. All but switches are read as texts: `_value` makes of them what the field's type says."""
+    """Defines an absl flag. All except switches are read as texts, which `_value` converts to the field's type."""
     options = {"flag_values": values}
     if field.type is bool:
         absl.flags.DEFINE_boolean(name, field.default, field.metadata["help"], **options)
@@ -308,7 +306,7 @@ def _define(values, name, field):
 
 
 def _value(name, field, given):
-    """What was given for a flag, as its type has it and within its bounds."""
+    """What was given for a flag, converted to its type and checked against its bounds."""
     kind, about = _kind_of(field), field.metadata
     many = typing.get_origin(field.type) is tuple
     texts = given if isinstance(given, list) else given.split(",") if many else [given]
@@ -341,7 +339,7 @@ _NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def _kind_of(field):
-    """The type of a flag, or of each of several: str, int, float or bool."""
+    """The type of a flag, or of each of its values: str, int, float or bool."""
     options = typing.get_args(field.type)
     if typing.get_origin(field.type) is tuple or isinstance(field.type, types.UnionType):
         return options[0]
@@ -354,7 +352,7 @@ def _kind(field):
 
 
 def _limits(field):
-    """What --help says of choices and of the default."""
+    """What --help says about the choices and the default."""
     choices, default = field.metadata["choices"], field.default
     said = "" if choices is None or "one of" in field.metadata["help"] else f": {', '.join(choices)}"
     if default is None or default == () or default is False:

@@ -1,9 +1,9 @@
-"""zslkeras predict --model DIR IMAGES: what an exported model recognises in images.
+"""zslkeras predict --model DIR IMAGES: recognises images with an export, among any classes.
 
-DIR is a `saved_model` that was exported --with_backbone, or the folder of its run. With --classes a table says which
-classes there are besides, a line a class, attributes in any order. A class whose name the model knows is replaced: its
-attributes are those of the table, and it stays seen or unseen. Any other is added as one that was never trained.
---only_new leaves all others out; --write_table writes one to go by.
+DIR is a `saved_model` that was exported --with_backbone, or the folder of its run. --classes adds the classes of a
+table, with one line per class and the attributes in any order. If the model knows a class of that name, the table's
+attributes replace its own, and the class stays seen or unseen. Any other class is added as one that was never trained.
+--only_new leaves out all classes that are not in the table. --write_table writes a table to start from.
 """
 
 import dataclasses
@@ -21,15 +21,15 @@ class Settings:
         None, "folder of an export, or of a run that has one, as in --model runs/msdn-shapes"
     )
     classes: str | None = flags.flag(None, "classes by their attributes: CSV, TSV, or .npy with names in a .txt")
-    only_new: bool = flags.flag(False, "recognise the classes of --classes alone")
+    only_new: bool = flags.flag(False, "recognise only the classes of --classes")
     top: int = flags.flag(5, "classes shown per image", least=1)
     json: bool = flags.flag(False, "print JSON")
-    attention: str | None = flags.flag(None, "also draw where the model looks into this folder")
-    write_table: str | None = flags.flag(None, "write the model's own classes as a CSV to go by, and end")
+    attention: str | None = flags.flag(None, "folder for figures of where the model looks")
+    write_table: str | None = flags.flag(None, "write the model's own classes as a CSV to start from, and end")
 
 
 def main(settings, images):
-    from zslkeras.serving import recognise  # needs TensorFlow: once the flags are known to be right
+    from zslkeras.serving import recognise  # needs TensorFlow, so only after the flags are checked
 
     exported = recognise.Exported(settings.model)
     if settings.write_table:

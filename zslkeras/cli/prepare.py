@@ -1,7 +1,7 @@
-"""zslkeras prepare --dataset NAME|PATH --backbone NAME --name NAME: features out of images.
+"""zslkeras prepare --dataset NAME|PATH --backbone NAME --name NAME: makes features, maps and levels from images.
 
 Writes <name>.mat (pooled features), <name>_maps.npy and, with --layers, <name>_<layer>.npy beside the dataset's other
-files, where --features <name> finds them. Run again after a kill, the same command goes on where it was.
+files, where --features <name> finds them. After a kill, the same command continues where it stopped.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import dataclasses
 from zslkeras import names
 from zslkeras.cli import flags
 
-_BATCH_PIXELS = 32 * 224**2  # of a batch unless told otherwise
+_BATCH_PIXELS = 32 * 224**2  # of a batch by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +31,27 @@ class Backbone:
     backbone: str = flags.flag("resnet101", "a network of keras.applications, or small")
     weights: str = flags.flag("imagenet", "imagenet, or a .weights.h5, .h5 or .keras file of weights")
     size: int = flags.flag(
-        224, "side of the images: their shorter side is brought to it, then the middle cut out", least=1
+        224, "side of the images: the shorter side is scaled to it, then the middle is cut out", least=1
     )
     preprocessing: str = flags.flag(
         "own",
-        "own: what the ImageNet weights of keras.applications want; torch: weights brought over from torchvision",
+        "own suits the ImageNet weights of keras.applications, torch suits weights converted from torchvision",
         choices=names.PREPROCESSINGS,
     )
-    batch_size: int | None = flags.flag(None, "images at a time; by their size if not given", least=1)
+    batch_size: int | None = flags.flag(None, "images at a time; chosen by --size if not given", least=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What is written"""
 
-    name: str | None = flags.flag(None, "of the results; the backbone's if not given")
+    name: str | None = flags.flag(None, "name of the results; the backbone's if not given")
     what: tuple[str, ...] = flags.flag(
-        (), "what is kept; pooled,maps if not given, pooled,levels with --layers", choices=names.WHAT
+        (), "what to keep (pooled,maps, or pooled,levels with --layers, if not given)", choices=names.WHAT
     )
-    layers: tuple[str, ...] = flags.flag((), "of the levels, fine to coarse; known for the usual backbones")
-    dtype: str = flags.flag("float16", "of maps and levels", choices=names.DTYPES)
-    overwrite: bool = flags.flag(False, "replace results of that name, and start over what another command began")
+    layers: tuple[str, ...] = flags.flag((), "layers of the levels, fine to coarse; the usual backbones have defaults")
+    dtype: str = flags.flag("float16", "type of maps and levels", choices=names.DTYPES)
+    overwrite: bool = flags.flag(False, "replace results of that name, and start over if another command began them")
     skip_bad: bool = flags.flag(False, "leave out images that do not decode, and list them in <name>_skipped.txt")
     pictures: Images = flags.group(Images)
     made_by: Backbone = flags.group(Backbone)
@@ -62,7 +62,7 @@ class Settings:
 
 
 def main(settings):
-    # What needs TensorFlow is imported here, once the flags are known to be right.
+    # What needs TensorFlow is imported here, after the flags are checked.
     import tensorflow as tf
 
     from zslkeras import benchmarks

@@ -1,4 +1,4 @@
-"""TensorFlow without the notes that its C++ parts print, which would bury the one sentence that matters."""
+"""Imports TensorFlow without the notes of its C++ parts, which would bury the one sentence that matters."""
 
 import contextlib
 import os
@@ -8,22 +8,19 @@ _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 def tensorflow():
     """Imports TensorFlow quietly. Set TF_CPP_MIN_LOG_LEVEL to see its notes."""
-    if _LEVEL in os.environ:
+    with contextlib.nullcontext() if _LEVEL in os.environ else _hushed():
+        import absl.logging
         import tensorflow as tf
-    else:
-        os.environ[_LEVEL] = "3"  # a damaged JPEG has lines of its own, beside the exception that says the same
-        with _nowhere():
-            import absl.logging
-            import tensorflow as tf
 
-            tf.config.list_physical_devices("GPU")  # looks for a driver, and says so where there is none
-            absl.logging.set_verbosity(absl.logging.ERROR)
-    return tf
+        tf.config.list_physical_devices("GPU")  # looks for a driver, and says so where there is none
+        absl.logging.set_verbosity(absl.logging.ERROR)
 
 
 @contextlib.contextmanager
-def _nowhere():
-    """Within, file descriptor 2 leads nowhere: some notes come before any level is read, past Python's sys.stderr."""
+def _hushed():
+    """Silences all but fatal errors, as a damaged JPEG prints lines that repeat its exception. File descriptor 2 is
+    silenced too: some notes come before any level is read, and bypass Python's sys.stderr."""
+    os.environ[_LEVEL] = "3"
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -32,3 +29,4 @@ def _nowhere():
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
+        del os.environ[_LEVEL]  # read once; a process that this one starts decides for itself

@@ -1,7 +1,7 @@
-"""zslkeras serve --model DIR: answers for an exported model over HTTP, as TensorFlow Serving does.
+"""zslkeras serve --model DIR: runs an HTTP server for an export, as TensorFlow Serving does.
 
-DIR is a `saved_model`, or the folder of its run. For a laptop and for tests: it listens to this machine alone unless
---host says otherwise, has no passwords, and bounds what a request may take.
+DIR is a `saved_model`, or the folder of its run. The server is for a laptop and for tests: it listens on this machine
+only unless --host says otherwise, has no passwords, and limits what a request may take.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ class Settings:
     model: str | None = flags.flag(
         None, "folder of an export, or of a run that has one, as in --model runs/msdn-shapes"
     )
-    port: int = flags.flag(8501, "where to listen; 0 for a free port", least=0, most=65535)
-    host: str = flags.flag("127.0.0.1", "where to listen; the default is this machine alone")
-    name: str | None = flags.flag(None, "what the model is called; by default its method")
+    port: int = flags.flag(8501, "port to listen on; 0 for a free one", least=0, most=65535)
+    host: str = flags.flag("127.0.0.1", "address to listen on; the default is this machine only")
+    name: str | None = flags.flag(None, "name of the model for clients; its method if not given")
 
 
 def main(settings):

@@ -1,1 +1,1 @@
-"""What scores are worth, how far to trust it, and how gamma is chosen. numpy only."""
+"""Metrics of class scores, their uncertainty, and the choice of gamma. Needs numpy only."""

@@ -1,4 +1,4 @@
-"""How gamma, what calibrated stacking adds to the scores of unseen classes, is chosen."""
+"""Chooses gamma, the number that calibrated stacking adds to the scores of unseen classes."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from zslkeras.evaluation import metrics
 
 
 def best_gamma(outcomes):
-    """The gamma with the highest H, and that H: the middle of the best interval between two break points.
+    """The gamma with the highest H, and that H. Gamma is the middle of the best interval between two break points.
 
-    Equally good intervals: the one whose middle is nearest to 0. Where no gamma gives H > 0, gamma is 0.
+    Of equally good intervals, the one whose middle is nearest to 0 wins. If no gamma gives H > 0, gamma is 0.
     """
     unseen, seen = metrics.group_of(outcomes, 0.0, True), metrics.group_of(outcomes, 0.0, False)
-    # Rows that are wrong within their own group are wrong at every gamma: their flips change nothing.
+    # Rows that are wrong within their own group are wrong at every gamma, so their flips change nothing.
     breaks, where = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]), return_inverse=True)
     where = np.split(where, [np.count_nonzero(unseen.own)])
     gained, lost = (np.bincount(w, g.share[g.own], len(breaks)) for w, g in zip(where, (unseen, seen), strict=True))

@@ -1,15 +1,15 @@
-"""What a matrix of scores is worth: per-class accuracy, and calibration. How far to trust it: `uncertainty`.
+"""The metrics of a matrix of scores: per-class accuracy, and calibration. See `uncertainty` for how far to trust them.
 
-All accuracies are fractions, and means over classes of per-class top-1; a class without rows is left out.
+All accuracies are fractions: means over classes of the top-1 accuracy per class. Classes without rows are left out.
 T      unseen rows, unseen candidates only.
 U, S   unseen and seen rows, all candidates, where gamma is added to the score of every unseen class
        (calibrated stacking, Chao et al., ECCV 2016); H = 2US / (U + S). U0, S0, H0 are the same at gamma 0.
 AUSUC  area under the curve of (S, U) as gamma runs over all reals, exact: no grid of gammas.
 
-Only two facts of a row's scores matter to any of these: the best class of each group, and the gamma at which the row
-goes from one to the other. `Outcomes` keeps those, so scores can be summarised batch by batch and thrown away. A model
-may answer another seen class than that of the highest score (`seen_answers`); which gamma a row needs stays the same.
-A metric that no row speaks for is NaN.
+The metrics need only two facts about a row's scores: the best class of each group, and the gamma at which the row
+switches from one to the other. `Outcomes` keeps these facts, so scores can be summarised batch by batch and thrown
+away. A model may answer with a seen class other than the one with the highest score (`seen_answers`); the gamma at
+which the row switches stays the same. A metric without any rows is NaN.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ import numpy as np
 
 METRICS = ("T", "U", "S", "H", "U0", "S0", "H0", "AUSUC")
 
-_BLOCK_ROWS = 8192  # score rows looked at together: the copy of one group's columns stays small
+_BLOCK_ROWS = 8192  # score rows handled at a time, so that the copy of one group's columns stays small
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcomes:
-    """All that the numbers need of a score matrix.
+    """All that the metrics need to know about a score matrix.
 
     Args:
         labels: [N] each row's class.
-        best_seen: [N] the seen class with the highest score, or the model's own answer among the seen; -1 if there
-            are no seen classes.
+        best_seen: [N] the seen class with the highest score, or the model's own answer among the seen classes; -1 if
+            there are no seen classes.
         best_unseen: [N] the same among unseen classes.
         flip: [N] float64, best seen score - best unseen score: above this gamma the row goes to `best_unseen`.
         seen: ids of the seen classes, ascending.
@@ -48,20 +48,20 @@ class Outcomes:
         return np.isin(self.labels, self.unseen)
 
     def decisions(self, gamma):
-        """[N] the class each row is given among all classes; the same answer as `decide`."""
+        """[N] the class predicted for each row among all classes; the same answer as `decide`."""
         return np.where(gamma > self.flip, self.best_unseen, self.best_seen)
 
 
 def decide(scores, unseen_mask, gamma=0.0):
     """argmax(scores + gamma * unseen_mask), [B, C] -> [B].
 
-    A tie between a seen and an unseen class goes to the seen one, within a group to the lower id. It compares gamma
-    with the float64 difference of the two groups' best scores instead of adding it to the scores: a float32 sum
-    would make ties that the scores do not have, and `Outcomes` could then disagree at a break point.
+    A tie between a seen and an unseen class goes to the seen one; a tie within a group goes to the lower id. Gamma is
+    compared with the float64 difference of the two groups' best scores, not added to the scores: a float32 sum would
+    create ties that the scores do not have, and `Outcomes` could then disagree at a break point.
     """
     scores, unseen_mask = np.asarray(scores), np.asarray(unseen_mask, bool)
     if unseen_mask.shape != scores.shape[1:]:
-        raise ValueError(f"unseen_mask has shape {unseen_mask.shape}, expected {scores.shape[1:]}: one entry a class")
+        raise ValueError(f"unseen_mask has shape {unseen_mask.shape}, expected {scores.shape[1:]}: one per class")
     best_seen, best_unseen, flip = _contest(scores, np.flatnonzero(~unseen_mask), np.flatnonzero(unseen_mask))
     return np.where(gamma > flip, best_unseen, best_seen)
 
@@ -73,13 +73,13 @@ def outcomes(scores, labels, seen, unseen, seen_answers=None):
         scores: [N, C].
         labels: [N].
         seen, unseen: class ids, columns of `scores`.
-        seen_answers: [N] the seen class that the model answers for a row that gamma leaves to the seen ones; the one
-            with the highest score if None.
+        seen_answers: [N] the seen class that the model answers if gamma leaves the row to the seen classes; None for
+            the one with the highest score.
     """
     scores = np.asarray(scores)
     labels, seen, unseen = _checked_labels(labels, seen, unseen)
     if scores.ndim != 2 or len(scores) != len(labels):
-        raise ValueError(f"scores have shape {scores.shape}, expected ({len(labels)}, classes): one row a label")
+        raise ValueError(f"scores have shape {scores.shape}, expected ({len(labels)}, classes): a row per label")
     ids = np.concatenate([seen, unseen])
     if ids.min() < 0 or ids.max() >= scores.shape[1]:
         raise ValueError(f"class ids run from {ids.min()} to {ids.max()}, but scores have {scores.shape[1]} columns")
@@ -90,7 +90,7 @@ def outcomes(scores, labels, seen, unseen, seen_answers=None):
 
 
 def concatenate(batches):
-    """The `Outcomes` of several batches of rows over the same classes, as one."""
+    """Joins the `Outcomes` of several batches of rows over the same classes."""
     first = batches[0]
     if not all(np.array_equal(b.seen, first.seen) and np.array_equal(b.unseen, first.unseen) for b in batches):
         raise ValueError("the batches have different seen or unseen classes")
@@ -113,19 +113,19 @@ def numbers(outcomes, gamma):
 
 
 def summary(values):
-    """What several seeds, folds or runs came to: mean, std (of the sample: ddof 1; 0 for a single value) and values."""
+    """The mean, std (ddof 1; 0 for a single value) and values of several seeds, folds or runs."""
     values = [float(value) for value in values]
     std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return {"mean": float(np.mean(values)), "std": std, "values": values}
 
 
 def summaries(rows):
-    """{metric: summary} of a list of what `numbers` returned."""
+    """{metric: summary} of a list of results of `numbers`."""
     return {metric: summary(row[metric] for row in rows) for metric in METRICS}
 
 
 def per_class(outcomes, gamma):
-    """Accuracy of each class, {"T": [unseen], "U": [unseen], "S": [seen]} in the order of ids; NaN without rows."""
+    """Accuracy of each class, {"T": [unseen], "U": [unseen], "S": [seen]} by ascending id; NaN without rows."""
     right = outcomes.decisions(gamma) == outcomes.labels
     return {
         "T": _class_means(outcomes.best_unseen == outcomes.labels, outcomes.labels, outcomes.unseen),
@@ -135,7 +135,7 @@ def per_class(outcomes, gamma):
 
 
 def accuracy_of_labels(predicted, labels, seen, unseen):
-    """U, S and H of labels that some other rule decided."""
+    """U, S and H of labels that another rule predicted."""
     labels, seen, unseen = _checked_labels(labels, seen, unseen)
     predicted = np.asarray(predicted)
     if predicted.shape != labels.shape:
@@ -145,7 +145,7 @@ def accuracy_of_labels(predicted, labels, seen, unseen):
 
 
 def confusion(outcomes):
-    """[unseen, unseen] counts of unseen rows: their class by the best unseen class."""
+    """[unseen, unseen] counts of unseen rows: true class by best unseen class."""
     num, rows = len(outcomes.unseen), outcomes.in_unseen
     true, given = (np.searchsorted(outcomes.unseen, ids[rows]) for ids in (outcomes.labels, outcomes.best_unseen))
     return np.bincount(true * num + given, minlength=num * num).reshape(num, num)
@@ -154,19 +154,19 @@ def confusion(outcomes):
 def pointing(maps, masks):
     """Whether the highest cell of a map lies on an object, and how likely a cell drawn at random is to do so.
 
-    A cell of an [H, W] map stands for a rectangle of the picture; it lies on the object where at least one pixel of
-    its rectangle does. Of several cells that share the highest value each counts alike, so a flat map is at chance.
+    A cell of an [H, W] map stands for a rectangle of the image; it lies on the object if at least one pixel of its
+    rectangle does. Cells that share the highest value count equally, so a flat map scores at chance.
 
     Args:
         maps: [M, H, W].
-        masks: bool [M, h, w], of pictures at least as large as the maps.
+        masks: bool [M, h, w], of images at least as large as the maps.
 
     Returns:
         Hits [M] in 0..1, and chances [M]: the share of the cells that lie on the object.
     """
     maps, masks = np.asarray(maps), np.asarray(masks, bool)
     if len(maps) != len(masks) or any(m > p for m, p in zip(maps.shape[1:], masks.shape[1:], strict=True)):
-        raise ValueError(f"maps {maps.shape} and masks {masks.shape}; expected a mask a map, and no map larger than it")
+        raise ValueError(f"maps {maps.shape} and masks {masks.shape}; expected a mask per map, none of them smaller")
     on_object = masks
     for axis in (1, 2):
         starts = np.arange(maps.shape[axis]) * masks.shape[axis] // maps.shape[axis]
@@ -177,7 +177,7 @@ def pointing(maps, masks):
 
 
 def curve(outcomes):
-    """U [k] and S [k] between all break points, gamma ascending: from (0, S alone) to (T, 0)."""
+    """U [k] and S [k] between break points, for ascending gamma: from (0, S among seen classes only) to (T, 0)."""
     unseen, seen = group_of(outcomes, 0.0, True), group_of(outcomes, 0.0, False)
     breaks = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]))
     edges = np.concatenate([[-np.inf], breaks])  # a row flips at gammas above its flip
@@ -191,13 +191,13 @@ def curve(outcomes):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Group:
-    """The rows of the seen or of the unseen classes, sorted by class: what resampling needs of them."""
+    """The rows of the seen or of the unseen classes, sorted by class, as resampling needs them."""
 
-    counts: np.ndarray  # [classes with rows] their rows
+    counts: np.ndarray  # [classes with rows] how many rows each has
     share: np.ndarray  # [N] what a row adds to an accuracy: 1 / (rows of its class * classes)
     flip: np.ndarray  # [N]
     own: np.ndarray  # [N] right among the candidates of its own group
-    right: np.ndarray  # [N, 3] right among its own group's candidates, among all at gamma, among all at gamma 0
+    right: np.ndarray  # [N, 3] right among the candidates of its own group, among all at gamma, among all at gamma 0
 
 
 def group_of(outcomes, gamma, unseen):
@@ -213,7 +213,7 @@ def group_of(outcomes, gamma, unseen):
 
 
 def flip_order(unseen, seen):
-    """What AUSUC needs of the flips: the rows at which U rises and S falls, and where S's steps lie among U's."""
+    """The order of flips that AUSUC needs: the rows where U rises, those where S falls, and S's places among U's."""
     rising, falling = np.flatnonzero(unseen.own), np.flatnonzero(seen.own)
     rising = rising[np.argsort(unseen.flip[rising], kind="stable")]
     falling = falling[np.argsort(seen.flip[falling], kind="stable")]
@@ -224,9 +224,9 @@ def flip_order(unseen, seen):
 def ausuc(order, unseen_weights, seen_weights):
     """AUSUC when rows have weights [R, rows of the group], -> [R]; `order` is from `flip_order`.
 
-    As gamma rises, S falls by a row's weight at its flip, where U is the weight of the unseen rows with a lower flip.
-    So the trapezoids sum to a Mann-Whitney statistic: the weight of the pairs whose unseen row flips first, equal
-    flips counting half (the curve runs diagonally there). A resample changes the weights but not the order.
+    When gamma passes the flip of a seen row, S falls by that row's weight. U is then the weight of the unseen rows with
+    a lower flip. So the trapezoids sum to a Mann-Whitney statistic: the weight of the pairs whose unseen row flips
+    first, where equal flips count half (the curve runs diagonally there). A resample changes only the weights.
     """
     if not unseen_weights.shape[1] or not seen_weights.shape[1]:
         return np.full(len(unseen_weights), np.nan)
@@ -238,7 +238,7 @@ def ausuc(order, unseen_weights, seen_weights):
 
 
 def named(T, U, S, U0, S0, area):
-    """The metrics by their names, H and H0 worked out."""
+    """The metrics by name, with H and H0 computed."""
     values = (T, U, S, harmonic(U, S), U0, S0, harmonic(U0, S0), area)
     return dict(zip(METRICS, values, strict=True))
 
@@ -294,10 +294,10 @@ def _checked_labels(labels, seen, unseen):
 def _checked_answers(answers, labels, seen):
     answers = np.asarray(answers)
     if answers.shape != labels.shape:
-        raise ValueError(f"seen_answers have shape {answers.shape}, expected {labels.shape}: one a row")
+        raise ValueError(f"seen_answers have shape {answers.shape}, expected {labels.shape}: one per row")
     if len(strange := np.flatnonzero(~np.isin(answers, seen))):
         first = strange[0]
-        raise ValueError(f"{len(strange)} seen_answers are no seen classes, first {answers[first]} in row {first}")
+        raise ValueError(f"{len(strange)} seen_answers are not seen classes, first {answers[first]} in row {first}")
     return answers
 
 

@@ -1,7 +1,7 @@
-"""How far to trust the numbers of `evaluation`: bootstrap intervals, and a paired comparison of two models.
+"""How far to trust the metrics: bootstrap intervals, and a paired comparison of two models.
 
-A bootstrap draws the pictures, or the classes, again and again: a row counts as often as it was drawn, and the metrics
-are worked out from these weights for many draws at once.
+A bootstrap redraws the images, or the classes, many times. A row counts as often as it was drawn, and the metrics of
+many draws are computed from these weights at once.
 """
 
 import numpy as np
@@ -9,15 +9,15 @@ import numpy as np
 from zslkeras.evaluation import metrics
 from zslkeras.evaluation.metrics import METRICS
 
-_BLOCK_WEIGHTS = 2**21  # resampled weights held together: 16 MB an array
+_BLOCK_WEIGHTS = 2**21  # resampled weights held at a time: 16 MB per array
 
 
 def intervals(outcomes, gamma, resamples=1000, seed=0, level=0.95):
     """Bootstrap percentile intervals, {"rows": {metric: [low, high]}, "classes": {metric: [low, high]}}.
 
-    "rows" draws pictures anew within each class: what other pictures of the same classes would give. "classes" draws
-    the seen and the unseen classes anew, each with its rows: what other classes would give, usually much wider. A
-    single class has no spread to show: its interval over classes is a point and means nothing.
+    "rows" redraws the images within each class: the spread over other images of the same classes. "classes" redraws
+    the seen and the unseen classes, each with its rows: the spread over other classes, which is usually much wider.
+    With a single class, the interval over classes is one point and means nothing.
     """
     unseen, seen = metrics.group_of(outcomes, gamma, True), metrics.group_of(outcomes, gamma, False)
     order = metrics.flip_order(unseen, seen)
@@ -36,8 +36,8 @@ def versus(folds, resamples=2000, seed=0, level=0.95):
     """Paired per-class comparison of a model with a baseline; see `paired` for what it returns.
 
     Args:
-        folds: list of (model runs, baseline runs), one pair a benchmark or fold; a run is (Outcomes, gamma), one a
-            seed, and all runs of a fold are over the same rows.
+        folds: list of (model runs, baseline runs), one pair per benchmark or fold. A run is (Outcomes, gamma), one per
+            seed; all runs of a fold are over the same rows.
     """
     for model_runs, baseline_runs in folds:
         first, *others = [run for run, _ in [*model_runs, *baseline_runs]]
@@ -49,25 +49,25 @@ def versus(folds, resamples=2000, seed=0, level=0.95):
 
 
 def paired(model_tables, baseline_tables, resamples=2000, seed=0, level=0.95):
-    """Compares tables as `metrics.per_class` returns them, one a fold, class by class.
+    """Compares tables from `metrics.per_class`, one per fold, class by class.
 
-    T, U and S: the mean over the classes of all folds of the per-class difference. H: the mean over folds of the
-    difference of H, which is taken from the fold's mean U and S; its classes are all classes, by U or S. Intervals
-    draw the classes of each fold anew, the same for both sides. Folds count as independent: where they share seen
-    classes, the intervals of S and H are too narrow.
+    For T, U and S, the difference is the mean of the per-class differences over the classes of all folds. For H, it is
+    the mean over folds of the difference in H, where H comes from the fold's mean U and S; classes won and lost are
+    counted over all classes, by U or S. Intervals redraw the classes of each fold, with the same draw for both sides.
+    Folds count as independent: if they share seen classes, the intervals of S and H are too narrow.
 
     Returns:
         {metric: {"difference", "interval", "classes_won", "classes_lost", "classes"}} for T, U, S and H.
     """
     rng = np.random.default_rng(seed)
-    differences = {name: [] for name in "TUSH"}  # a fold each: [classes]
-    drawn = {name: [] for name in "TUSH"}  # a fold each: [1 + resamples], summed over the drawn classes (H: as it is)
+    differences = {name: [] for name in "TUSH"}  # per fold: [classes]
+    drawn = {name: [] for name in "TUSH"}  # per fold: [1 + resamples], the sum over the drawn classes (for H its value)
     for model, baseline in zip(model_tables, baseline_tables, strict=True):
         means = {}
         for names in ("TU", "S"):
             present = ~np.isnan(model[names[0]])
             num = np.count_nonzero(present)
-            draws = np.concatenate([np.ones((1, num)), _draws(rng, [num], resamples)])  # draw 0: what was observed
+            draws = np.concatenate([np.ones((1, num)), _draws(rng, [num], resamples)])  # draw 0 is the observed data
             for name in names:
                 sides = np.stack([model[name][present], baseline[name][present]])
                 differences[name].append(sides[0] - sides[1])
@@ -83,7 +83,7 @@ def paired(model_tables, baseline_tables, resamples=2000, seed=0, level=0.95):
         result[name] = {
             "difference": float(values[0]),
             "interval": _interval(values[1:], level),
-            "classes_won": int(np.sum(difference > 1e-9)),  # means over seeds carry rounding
+            "classes_won": int(np.sum(difference > 1e-9)),  # means over seeds are rounded
             "classes_lost": int(np.sum(difference < -1e-9)),
             "classes": len(difference),
         }
@@ -110,7 +110,7 @@ def _draws_of(kind, rng, group, resamples):
 
 
 def _draws(rng, sizes, resamples):
-    """Bootstrap counts of things that lie set after set, [resamples, sum(sizes)]: as many draws as a set has things."""
+    """Bootstrap counts [resamples, sum(sizes)] of items in consecutive sets; a set of n items is drawn from n times."""
     first, size = (np.repeat(v, sizes) for v in (np.cumsum(sizes) - sizes, sizes))
     picks = first + (rng.random((resamples, len(size))) * size).astype(np.int64)
     picks += len(size) * np.arange(resamples)[:, None]

@@ -1,1 +1,1 @@
-"""What is drawn of a run, and the drawing."""
+"""The figures of a run: what they show (`of_run`), and how they are drawn (`plots`)."""

@@ -1,9 +1,10 @@
-"""What a finished run is looked at with: its figures, and where its attention points.
+"""The figures of a finished run, and how often its attention points at the object.
 
-All of this reads test pictures, after everything is chosen. A model draws attention where it has `attention(inputs)`,
-{name: maps [B, n, H, W]}: under the name "class" a map for each class of the stage, under any other name a map for
-each attribute, with `attribute_scores(inputs)`, {the same names: [B, n]}. It draws t-SNE where it has `embed(inputs)`,
-{space: [B, D]}, and what attributes let through where it has `channel_weights(inputs)`, [B, A, C].
+All of this reads test images, after everything is chosen. What can be drawn depends on the methods of the model:
+`attention(inputs)` returns {name: maps [B, n, H, W]}. The name "class" has one map per class of the stage; any other
+name has one per attribute, and `attribute_scores(inputs)` returns {the same names: [B, n]}. `embed(inputs)` returns
+{space: [B, D]} for t-SNE. `channel_weights(inputs)` returns [B, A, C]: how much of each channel an attribute lets
+through.
 """
 
 import csv
@@ -25,7 +26,7 @@ from zslkeras.models import MODELS
 from zslkeras.progress import Progress
 from zslkeras.training import batches
 
-SEED = 0  # of the draws of pictures and classes, and of t-SNE
+SEED = 0  # of the draws of images and classes, and of t-SNE
 TOP_ATTRIBUTES = 5
 WRONG_CLASSES = 3  # beside the true one; JLAF, Fig. 2 (a)
 TSNE_CLASSES = 10  # of the seen ones, and of the unseen ones; MSDN, Fig. 5
@@ -34,18 +35,18 @@ PERPLEXITY = 30.0  # t-SNE's usual one; less where there are few points
 FEWEST_POINTS = 10  # fewer are not worth a panel
 DRAWN_ATTRIBUTES, DRAWN_CHANNELS = 12, 32  # at random; DRMN, Fig. 5
 MOST_PANELS = 4
-VIEW_DRAWS = 4  # of a picture in the sheet of views
-HAS_ATTRIBUTE = 0.5  # a class of shapes has what its embedding puts above this
-# What these attributes name lies outside the object's mask: attention to them belongs elsewhere.
+VIEW_DRAWS = 4  # of each image in the sheet of views
+HAS_ATTRIBUTE = 0.5  # a class of shapes has the attributes that are above this in its embedding
+# These attributes describe what lies outside the object's mask, so attention to them belongs elsewhere.
 NOT_ON_OBJECT = (*shapes.GROUPS["background"], "shadow")
 
 _CLASSES = "class"
 _SIDE = 224  # pixels of a photograph as it is drawn
-_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over a picture
+_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over an image
 
 
 def write_plots(experiment, finished, yardstick):
-    """The seen-unseen curve, the course of the training, and who is taken for whom, of the first seed."""
+    """Draws the seen-unseen curve, the training curve, and the confusion of unseen classes, for the first seed."""
     first, base = finished[0], yardstick[0]
     runs = {experiment.model: first} | ({"ESZSL": base} if base and base is not first else {})
     if has_unseen(first):
@@ -62,12 +63,12 @@ def write_plots(experiment, finished, yardstick):
 
 
 def has_unseen(finished):
-    """Whether any test picture is of an unseen class."""
+    """Whether any test image is of an unseen class."""
     return len(finished.outcomes.unseen) > 0 and bool(finished.outcomes.in_unseen.any())
 
 
 def write_confusion(out, experiment, runs):
-    """Who is taken for whom among the unseen classes, side by side for {label: Finished}; ASPN, Fig. 3 (c) and (d)."""
+    """Draws confusion matrices of the unseen classes side by side, for {label: Finished}; ASPN, Fig. 3 (c) and (d)."""
     unseen = next(iter(runs.values())).outcomes.unseen
     names = protocol.published(experiment).class_names
     tables = {label: metrics.confusion(one.outcomes) for label, one in runs.items()}
@@ -75,25 +76,26 @@ def write_confusion(out, experiment, runs):
 
 
 def write_attention(out, runs, count):
-    """Attention on `count` test pictures, by turns of an unseen and a seen class: attention-ROW.png, and which in .csv.
+    """Draws attention on `count` test images, of unseen and seen classes in turn: attention-ROW.png and attention.csv.
 
-    Over attributes, as MSDN's Fig. 4: in the folder of each run, a line a sub-net, with the attributes it scores
-    highest. Over classes, as JLAF's Fig. 2 (a): in `out`, a line a run, with the true class and the wrong ones that
-    the last run scores highest, with which the rows of an ablation end: the full model.
+    Attention over attributes is drawn as in MSDN's Fig. 4: in the folder of each run, one line per sub-net, with the
+    attributes that it scores highest. Attention over classes is drawn as in JLAF's Fig. 2 (a): in `out`, one line per
+    run, with the true class and the wrong classes that the last run scores highest. In an ablation, the last run is
+    the full model.
 
     Args:
         out: the folder of all runs.
         runs: {name: (Experiment, Finished)}, the rows of an ablation or a single run.
-        count: of pictures.
+        count: how many images.
 
     Returns:
-        A sentence where the pictures behind the maps are missing, else None.
+        A sentence if the images behind the maps are missing, else None.
     """
     first, _ = next(iter(runs.values()))
     benchmark = protocol.published(first)
     rows = _drawn(benchmark, count)
     pictures, lack = _pictures(first.data, benchmark, rows)
-    views, classes = {}, None  # {folder: {line: the (title, map) pairs of each picture}}
+    views, classes = {}, None  # {folder: {line: the (title, map) pairs of each image}}
     for name, (experiment, finished) in reversed(runs.items()):
         attention = _attention(protocol.rebuilt(experiment, finished, benchmark), benchmark, rows)
         for kind, (maps, scores) in attention.items():
@@ -123,8 +125,11 @@ def write_attention(out, runs, count):
 
 
 def write_channels(experiment, finished, count):
-    """What some attributes let through of some channels, drawn at random, in `count` pictures: channels.png; DRMN,
-    Fig. 5. Nothing where a model, or this row of its ablation, weighs no channels."""
+    """Draws how much of some channels some attributes let through, in `count` images: channels.png; DRMN, Fig. 5.
+
+    Attributes and channels are picked at random. If the model, or this row of its ablation, weighs no channels,
+    nothing is drawn.
+    """
     benchmark = protocol.published(experiment)
     model = protocol.rebuilt(experiment, finished, benchmark)
     if not getattr(model, "weighs_channels", False):
@@ -137,15 +142,15 @@ def write_channels(experiment, finished, count):
     )
     names = [readable(_attribute_names(benchmark)[place]) for place in attributes]
     panels = {
-        f"{readable(benchmark.class_names[benchmark.labels[row]])}\npicture {row}": of_row[attributes][:, channels]
+        f"{readable(benchmark.class_names[benchmark.labels[row]])}\nimage {row}": of_row[attributes][:, channels]
         for row, of_row in zip(rows, weights, strict=True)
     }
     plots.channel_weights(experiment.out / "channels.png", panels, names)
 
 
 def write_tsne(experiment, finished):
-    """t-SNE of each space of `embed`, of seen and of unseen test pictures: tsne.png and tsne.csv; MSDN, Fig. 5."""
-    from sklearn.manifold import TSNE  # here, for it takes a second that other runs need not wait
+    """Draws t-SNE of each space of `embed`, for seen and unseen test images: tsne.png and tsne.csv; MSDN, Fig. 5."""
+    from sklearn.manifold import TSNE  # imported here because it takes a second, which other runs save
 
     benchmark = protocol.published(experiment)
     model = protocol.rebuilt(experiment, finished, benchmark)
@@ -160,7 +165,7 @@ def write_tsne(experiment, finished):
     points, classes, table = {}, {}, []
     with Progress("t-SNE", len(panels)) as bar:
         for group, space, rows, vectors in panels:
-            # "exact" runs in one thread: for this few points that is enough, and the same on any machine's cores.
+            # "exact" runs in one thread: fast enough for so few points, and the same on any number of cores.
             perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
             tsne = TSNE(perplexity=perplexity, init="pca", method="exact", random_state=SEED)
             places = tsne.fit_transform(vectors)
@@ -176,7 +181,7 @@ def write_tsne(experiment, finished):
 
 
 def write_views(experiment, finished, count):
-    """What `model.prepare` makes of `count` training pictures, VIEW_DRAWS times each: views.png."""
+    """Draws what `model.prepare` makes of `count` training images, VIEW_DRAWS times each: views.png."""
     benchmark = protocol.published(experiment)
     model = protocol.rebuilt(experiment, finished, benchmark, trained=False)
     rows = np.random.default_rng(SEED).permutation(benchmark.train)[:count]
@@ -189,14 +194,15 @@ def write_views(experiment, finished, count):
 
 
 def pointing(experiment, finished):
-    """How often attention has its peak on the object, for models with attention on shapes, whose objects are known.
+    """How often attention has its peak on the object: for models with attention, on shapes, whose objects are known.
 
-    The true class's map counts where there is a map a class. Of the maps of attributes those count that the picture's
-    class has (its embedding above HAS_ATTRIBUTE); once all of them, and once those that are to be seen on the object.
+    If there is a map per class, the map of the true class counts. If there is a map per attribute, the attributes of
+    the image's class count (its embedding is above HAS_ATTRIBUTE): once all of them, and once those that can be seen
+    on the object.
 
     Returns:
         {"pointing": {name of the attention: {which maps: {"maps", "chance", "trained", "untrained"}}}}, or {}.
-        "chance" is the share of cells on the object; the others have the mean and std over seeds, and each value.
+        "chance" is the share of cells on the object; "trained" and "untrained" have the mean, std and values of seeds.
     """
     if experiment.data.name.lower() != "shapes" or not hasattr(MODELS[experiment.model], "attention"):
         return {}
@@ -224,13 +230,13 @@ def pointing(experiment, finished):
 
 
 def readable(name):
-    """A name out of a file or of code as words: 001.Black_footed_Albatross, grizzly+bear, has_wing_color::red."""
+    """A name from a file or from code as words: 001.Black_footed_Albatross, grizzly+bear, has_wing_color::red."""
     words = re.sub(r"^\d+\.", "", name).removeprefix("has_").replace("::", ": ").replace("_to_", " → ")
     return re.sub(r"[_+]", " ", words).strip()
 
 
 def _points(model, benchmark, masks):
-    """{(name of the attention, which maps): (hits, chances), one each a map} of one model over all test pictures."""
+    """{(name of the attention, which maps): (hits, chances), one of each per map} of one model over all test images."""
     on_object = ~np.isin(benchmark.attribute_names, NOT_ON_OBJECT)
     parts = {}
     rows = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
@@ -252,7 +258,7 @@ def _points(model, benchmark, masks):
 
 
 def _drawn(benchmark, count):
-    """Test rows, by turns of unseen and of seen classes; fewer of them are the first of more."""
+    """`count` test rows of unseen and seen classes in turn. A smaller `count` gives the first rows of a larger one."""
     generator = np.random.default_rng(SEED)
     groups = [generator.permutation(rows) for rows in (benchmark.test_unseen, benchmark.test_seen)]
     mixed = [row for pair in itertools.zip_longest(*groups) for row in pair if row is not None]
@@ -260,7 +266,7 @@ def _drawn(benchmark, count):
 
 
 def _sampled(benchmark, rows):
-    """Some of `rows`: of TSNE_CLASSES classes at most, and as many of each as TSNE_POINTS allows."""
+    """Some of `rows`: at most TSNE_CLASSES classes, and as many rows of each as TSNE_POINTS allows."""
     generator, labels = np.random.default_rng(SEED), benchmark.labels[rows]
     classes, most = np.unique(labels), TSNE_POINTS // (2 * TSNE_CLASSES)
     classes = generator.permutation(classes)[:TSNE_CLASSES]
@@ -269,20 +275,20 @@ def _sampled(benchmark, rows):
 
 
 def _pictures(data, benchmark, rows):
-    """The pictures of `rows`, uint8 each, or None for each and a sentence that says what is missing."""
+    """The images of `rows` (uint8) and None; or None for each image, and a sentence that says what is missing."""
     try:
         images = protocol.published_pictures(data)
-        # A folder's rows may stand in another order in a file of maps than on the disk.
+        # The rows of a folder may have another order in a file of maps than on disk.
         fields = ("labels", "train", "test_seen", "test_unseen")
         if not all(np.array_equal(getattr(images, field), getattr(benchmark, field)) for field in fields):
-            raise InputError(f"{benchmark.source}: its rows are not those of the pictures in {images.source}")
+            raise InputError(f"{benchmark.source}: its rows are not those of the images in {images.source}")
         pictures = images.take(rows)
         if pictures.dtype != np.uint8:
-            squeezed = benchmark.features == folder.FILTERS  # the filter bank alone sees a picture to its edges
+            squeezed = benchmark.features == folder.FILTERS  # only the filter bank sees an image up to its edges
             pictures = decode.load(pictures, _SIDE, crop=not squeezed)
         return pictures, None
     except InputError as error:
-        return [None] * len(rows), f"attention is drawn without the pictures behind it: {error}"
+        return [None] * len(rows), f"attention is drawn without the images behind it: {error}"
 
 
 def _true_and_wrong(scores, labels):
@@ -298,7 +304,7 @@ def _attribute_names(benchmark):
 
 
 def _attention(model, benchmark, rows):
-    """{name of the attention: (maps [K, n, H, W], scores [K, n])} over the pictures of `rows`."""
+    """{name of the attention: (maps [K, n, H, W], scores [K, n])} over the images of `rows`."""
 
     def look(inputs):
         maps = model.attention(inputs)
@@ -311,7 +317,7 @@ def _attention(model, benchmark, rows):
 
 
 def _over(function, benchmark, rows):
-    """What `function` makes of the inputs of `rows`, a structure of tensors [B, ...], as one of arrays."""
+    """Calls `function` on the inputs of `rows` in batches; joins its structures of tensors [B, ...] as arrays."""
     parts = [_arrays(function(_tensors(inputs))) for inputs, _ in batches.scoring(benchmark, rows)]
     return tf.nest.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 

@@ -1,4 +1,4 @@
-"""Pictures of a run. Each function draws one and writes it; none decides anything."""
+"""Draws the figures of a run. Each function draws one figure and writes it; none decides anything."""
 
 import matplotlib
 
@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib import colors
 
 _COLOURS = {"model": "#1f6f8b", "baseline": "#d1662b"}
-# Ten colours that stay apart for colour-blind readers: M. A. Petroff, Accessible Color Sequences (2021).
+# Ten colours that colour-blind readers can tell apart: M. A. Petroff, Accessible Color Sequences (2021).
 _TEN = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
 _SHARES = np.linspace(0, 1, 256)
-_MARKERS = "osD^v"  # in turn with the colours, so that no class is told by its colour alone
-# Low values are clear and dark, high ones dense and bright: an order that a print in grey keeps.
+_MARKERS = "osD^v"  # in turn with the colours, so that no class is marked by its colour alone
+# Low values are transparent and dark, high ones opaque and bright, so that their order survives in a grey print.
 _HEAT = colors.ListedColormap(np.column_stack([plt.cm.inferno(_SHARES)[:, :3], 0.8 * _SHARES]), "heat")
 _LIGHT = np.array([0.299, 0.587, 0.114])  # of red, green and blue, as ITU-R BT.601 weighs them
-_CELL, _PICTURE = 1.4, 1.5  # inches, a side of a map; a side of the picture in maps
+_CELL, _PICTURE = 1.4, 1.5  # side of a map in inches; side of the image in maps
 
 
 def seen_unseen_curve(path, curves):
@@ -42,20 +42,20 @@ def seen_unseen_curve(path, curves):
 
 
 def history(path, rows, metrics, chosen):
-    """Numbers over the states of one training, one line a metric; the chosen state is marked.
+    """Metrics over the states of one training, one line per metric; the chosen state is marked.
 
     Args:
         path: of the PNG.
-        rows: a dict a state.
+        rows: one dict per state.
         metrics: {label: key of the rows}.
-        chosen: index of the state taken.
+        chosen: index of the chosen state.
     """
     figure, axes = plt.subplots(figsize=(6, 4))
     place = np.arange(1, len(rows) + 1)
     for label, key in metrics.items():
         axes.plot(place, [100 * row[key] for row in rows], label=label, linewidth=1.4)
     axes.axvline(chosen + 1, color="0.6", linestyle="--", linewidth=1)
-    axes.annotate("taken", (chosen + 1, 1), xycoords=("data", "axes fraction"), fontsize=8, color="0.4", va="bottom")
+    axes.annotate("chosen", (chosen + 1, 1), xycoords=("data", "axes fraction"), fontsize=8, color="0.4", va="bottom")
     axes.set(xlabel="epoch" if "epoch" in rows[0] else "setting", ylabel="%", ylim=(0, None))
     axes.legend(frameon=False)
     _write(figure, path)
@@ -66,7 +66,7 @@ def confusion(path, tables, names):
 
     Args:
         path: of the PNG.
-        tables: {label: counts [C, C]}, true class by given class.
+        tables: {label: counts [C, C]}, true class by predicted class.
         names: C class names.
     """
     size = max(3.2, 0.28 * len(names))
@@ -77,23 +77,23 @@ def confusion(path, tables, names):
         one.set_title(f"{label}: T {100 * np.mean(np.diag(shares)[counts.sum(axis=1) > 0]):.1f} %")
         one.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         one.set_yticks(range(len(names)), names, fontsize=7)
-        one.set_xlabel("given")
+        one.set_xlabel("predicted")
     axes[0][0].set_ylabel("true")
-    figure.colorbar(image, ax=axes[0].tolist(), label="% of the class's pictures", shrink=0.8)
+    figure.colorbar(image, ax=axes[0].tolist(), label="% of the class's images", shrink=0.8)
     _write(figure, path, tight=False)
 
 
 def attention(path, picture, heading, rows):
-    """Where a model looks: a picture, and maps laid over it, each scaled by its own peak.
+    """Where a model looks: an image, and maps laid over it, each scaled by its own peak.
 
     Args:
         path: of the PNG.
         picture: uint8 [h, w, 3], or None to draw the maps alone.
-        heading: lines of text over the picture.
+        heading: lines of text over the image.
         rows: {label: [(title, map [H, W])]}; a row may have fewer maps than another.
     """
     lines = max(title.count("\n") + 1 for maps in rows.values() for title, _ in maps)
-    # Columns in units of a map's side: the picture, room for the labels of rows, and the maps.
+    # Columns in units of a map's side: the image, room for the labels of rows, and the maps.
     widths = [*([_PICTURE] if picture is not None else []), 0.22, *[1] * max(map(len, rows.values()))]
     gap = (0.14 * lines + 0.08) / _CELL
     figure = plt.figure(figsize=(_CELL * (sum(widths) + 0.07 * len(widths)), _CELL * len(rows) * (1 + gap)))
@@ -123,12 +123,12 @@ def attention(path, picture, heading, rows):
 
 
 def views(path, pictures, drawn):
-    """A sheet: each row a picture, then what was drawn of it, one draw beside the other.
+    """A sheet of views: each row shows an image, and then its draws side by side.
 
     Args:
         path: of the PNG.
         pictures: [K, h, w, 3], 0 to 255.
-        drawn: for each picture, for each draw, its views [H, W, 3], 0 to 255.
+        drawn: for each image, for each draw, its views [H, W, 3], 0 to 255.
     """
     draws, each = len(drawn[0]), len(drawn[0][0])
     widths = [1, *([0.15] + each * [1]) * draws]  # in units of a view's side; a gap before each draw
@@ -143,7 +143,7 @@ def views(path, pictures, drawn):
             axes = _bare(figure.add_subplot(grid[row, column]))
             axes.imshow(np.clip(pixels, 0, 255).astype(np.uint8))
             if not row:
-                axes.set_title("picture" if not column else f"view {(column - 2) % (each + 1) + 1}", fontsize=9)
+                axes.set_title("image" if not column else f"view {(column - 2) % (each + 1) + 1}", fontsize=9)
     _write(figure, path, tight=False)
 
 
@@ -185,7 +185,7 @@ def embeddings(path, points, classes):
 
 
 def channel_weights(path, panels, names):
-    """How much of each channel an attribute lets through, one heat map a picture.
+    """How much of each channel an attribute lets through, one heat map per image.
 
     Args:
         path: of the PNG.
@@ -208,7 +208,7 @@ def channel_weights(path, panels, names):
 
 
 def sensitivity(path, symbol, values, curves):
-    """Numbers over the values of one hyperparameter, evenly spaced as the papers draw them.
+    """Metrics over the values of one hyperparameter, evenly spaced as in the papers' figures.
 
     Args:
         path: of the PNG.
@@ -235,7 +235,7 @@ def best_so_far(path, metric, scores):
     Args:
         path: of the PNG.
         metric: what the scores are.
-        scores: one a trial in order, from 0 to 1; NaN where the trial failed.
+        scores: one per trial in order, from 0 to 1; NaN where the trial failed.
     """
     figure, axes = plt.subplots(figsize=(5.6, 3.6))
     place, scores = np.arange(1, len(scores) + 1), 100 * np.asarray(scores, float)
@@ -255,7 +255,7 @@ def best_so_far(path, metric, scores):
 
 
 def parallel_coordinates(path, axes_of, metric, scores):
-    """A line a trial through its hyperparameters to its score, which colours it; better ones lie on top.
+    """One line per trial through its hyperparameters to its score, which sets its colour; better trials lie on top.
 
     Args:
         path: of the PNG.
@@ -288,7 +288,7 @@ def parallel_coordinates(path, axes_of, metric, scores):
 
 
 def _lay_over(axes, picture, heat):
-    """A map over a grey picture, brought to its size bilinearly; where it is low, the picture shows."""
+    """Draws a map over the grey image, enlarged bilinearly to its size; where the map is low, the image shows."""
     heat = np.asarray(heat, np.float64) / max(np.max(heat), np.finfo(np.float64).tiny)
     drawn = {"vmin": 0, "vmax": 1, "interpolation": "bilinear"}
     if picture is None:

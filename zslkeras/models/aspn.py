@@ -24,9 +24,10 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import SCALINGS, FeatureScaling, Whitening, dense, l2_normalize
 from zslkeras.models.optimizers import adam
+from zslkeras.names import SAMPLERS
 
 _ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid")
 _SIMILARITIES = ("dot", "cosine", "euclidean")

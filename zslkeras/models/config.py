@@ -11,8 +11,6 @@ import typing
 
 from zslkeras.errors import InputError, did_you_mean
 
-SAMPLERS = ("plain", "balanced")  # see training.batches
-
 _BOUNDS = {
     "least": ("at least", operator.ge),
     "above": ("more than", operator.gt),

@@ -33,9 +33,10 @@ import tensorflow as tf
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import NORM_FLOOR, VARIANCE_EPSILON, dense, l2_normalize, load_backbone
 from zslkeras.models.optimizers import CoupledAdam
+from zslkeras.names import SAMPLERS
 
 _MEASURED = 64  # images that the first moving statistics are computed from
 

@@ -28,7 +28,7 @@ import tensorflow as tf
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import (
     SCALINGS,
     VARIANCE_EPSILON,
@@ -40,6 +40,7 @@ from zslkeras.models.layers import (
 )
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import AdamWithSlowPart, adam
+from zslkeras.names import SAMPLERS
 
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 

@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import (
     NORM_FLOOR,
     SCALINGS,
@@ -38,6 +38,7 @@ from zslkeras.models.layers import (
     scaled_maps,
 )
 from zslkeras.models.optimizers import adam
+from zslkeras.names import SAMPLERS
 
 _NUMBERS_AT_ONCE = 2**24  # of each tensor over images and classes while classes are scored
 

@@ -26,12 +26,14 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import SAMPLERS, Config, setting
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import NORM_FLOOR, SCALINGS, FeatureScaling, inverse_norm, l2_normalize, scaled_maps
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import CoupledRMSprop, adam
+from zslkeras.names import SAMPLERS
 
-# The weights of each choice of `branches`.
+# The weights of each choice of `branches`: w1 and w3 of scores, w2 and w4 of attentions. The paper prints w1 as W_2,
+# w2 as W_1, w3 as W_4 and w4 as W_3, transposed.
 _WEIGHTS = {
     "both": ("w1", "w2", "w3", "w4"),
     "attribute_to_visual": ("w1", "w2"),
@@ -109,32 +111,6 @@ def attended_as_printed(scores, attention, back):
     """Psi(x) = Psi_bar(x) Att below Eq. (6), -> [B, A]; all of [A, B, R], `back` is Att."""
     region_scores = tf.reduce_sum(scores * attention, axis=0)  # v_r W4 S_r, S_r = sum_a attention a, Eq. (5-6)
     return tf.transpose(tf.reduce_sum(region_scores * back, axis=2))
-
-
-def attribute_to_visual(regions, vectors, w1, w2):
-    """psi as released: [B, A] of regions [B, R, F] and attribute vectors [A, W].
-
-    Args:
-        regions: [B, R, F].
-        vectors: [A, W].
-        w1: [W, F], of the score; the paper prints it as W_2.
-        w2: [W, F], of the attention; the paper prints it as W_1.
-    """
-    scores, logits = project(regions, [tf.matmul(vectors, w1), tf.matmul(vectors, w2)])
-    return attended(scores, over_regions(logits))
-
-
-def visual_to_attribute(regions, vectors, w3, w4):
-    """Psi as released: [B, A] of regions [B, R, F] and attribute vectors [A, W].
-
-    Args:
-        regions: [B, R, F].
-        vectors: [A, W].
-        w3: [F, W], of the score; the paper prints it as W_4.
-        w4: [W, F], of the attention; the paper prints it as W_3, transposed.
-    """
-    scores, logits = project(regions, [tf.matmul(vectors, w3, transpose_b=True), tf.matmul(vectors, w4)])
-    return attended(scores, over_attributes(logits))
 
 
 def indicator(seen_mask):

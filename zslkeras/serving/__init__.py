@@ -1,1 +1,1 @@
-"""A finished run for those who use it: exports, their check, predictions, and a server."""
+"""The use of a finished run: exports and their check, predictions, and a server."""

@@ -1,8 +1,8 @@
-"""A finished run as a folder that is all a stranger needs: the SavedModel, and what its numbers mean.
+"""Exports a finished run as a folder that needs nothing else: the SavedModel, and what its numbers mean.
 
-With the front end that made the features a model was trained on, its endpoints take the bytes of pictures. That can be
-the built-in filter bank, a backbone whose weights are those of the features' record, or, for a model that learns from
-pictures, nothing but their size.
+With a front end, the endpoints take the bytes of images. The front end makes the features that the model was trained
+on: by the built-in filter bank, or by a backbone with the weights in the features' record. For a model that learns
+from images, it only brings them to size.
 """
 
 import io
@@ -19,22 +19,22 @@ from zslkeras.errors import InputError
 from zslkeras.images import decode, extract
 from zslkeras.serving import export
 
-CHECKED_ROWS = 8  # the reloaded model is asked about
+CHECKED_ROWS = 8  # on which the reloaded model is checked
 NAME = "saved_model"
-# Of the largest value: how far features may lie from the stored ones, which are rounded and come from other batches.
+# How far features may be from the stored ones, relative to the largest: those are rounded, from other batches.
 _STORED = 1e-2
 _UNIT = 1e-4  # how far from 1 the length of a normalised embedding may be
 
 
 def write(experiment, finished, with_backbone=False, weights=None, formats=()):
-    """Writes `saved_model/` into the folder of a run; returns a line about it.
+    """Writes `saved_model/` into the folder of a run, and returns a line about it.
 
     Args:
         experiment: what was run.
-        finished: a Finished; of several seeds the first.
-        with_backbone: whether endpoints take the bytes of pictures.
-        weights: of the backbone, as `zslkeras prepare` was given them; ImageNet's if None.
-        formats: some of names.FORMATS besides.
+        finished: a Finished; the first of several seeds.
+        with_backbone: whether endpoints take the bytes of images.
+        weights: of the backbone, as given to `zslkeras prepare`; None for ImageNet's.
+        formats: further formats, from names.FORMATS.
     """
     benchmark = protocol.published(experiment)
     model = protocol.rebuilt(experiment, finished, benchmark)
@@ -63,7 +63,7 @@ def write(experiment, finished, with_backbone=False, weights=None, formats=()):
 
 
 def _attributes(benchmark, options):
-    """What a further class has to be written in: names, and what was done to the values of the table."""
+    """What one needs to describe a new class: the names of the attributes, and what was done to their values."""
     lengths = np.linalg.norm(benchmark.class_embeddings, axis=1)
     return {
         "number": benchmark.class_embeddings.shape[1],
@@ -88,7 +88,7 @@ def _front_end(benchmark, model, weights):
     made = atomic.read_json(record)
     if "backbone" not in made:
         raise InputError(
-            f"with_backbone: no {record} tells how {benchmark.features} was made; wanted features of "
+            f"with_backbone: no {record} tells how {benchmark.features} was made; wanted features made by "
             "zslkeras prepare, or an export without --with_backbone"
         )
     extractor = extract.Extractor(
@@ -117,16 +117,16 @@ def _front_end(benchmark, model, weights):
 
 
 def _as_stored(function, benchmark):
-    """`function` rounded as its results are stored: the model was trained on those."""
+    """`function` with its results rounded as they are stored, because the model was trained on stored ones."""
     dtypes = tf.nest.map_structure(lambda array: array.dtype, benchmark.take(benchmark.train[:1]))
     return lambda pictures: tf.nest.map_structure(tf.cast, function(pictures), dtypes)
 
 
 def _contents(data, benchmark, rows):
-    """The bytes of the pictures of `rows`; of drawn ones, as a PNG."""
+    """The bytes of the images of `rows`; drawn images become PNGs."""
     images = protocol.published_pictures(data)
     if not np.array_equal(images.labels, benchmark.labels):
-        raise InputError(f"{benchmark.source}: its rows are not those of the pictures in {images.source}")
+        raise InputError(f"{benchmark.source}: its rows are not those of the images in {images.source}")
     return [_png(one) if images.inputs.dtype == np.uint8 else decode.read(os.fspath(one)) for one in images.take(rows)]
 
 
@@ -137,13 +137,13 @@ def _png(picture):
 
 
 def _require_as_stored(made, stored, benchmark):
-    """The front end makes of a picture what the model was trained on."""
+    """Refuses a front end that does not make what the model was trained on."""
     for one, other in zip(tf.nest.flatten(made), tf.nest.flatten(stored), strict=True):
         one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
         largest = np.abs(other).max(initial=0)
         off = np.abs(one - other).max(initial=0) if one.shape == other.shape else np.inf
         if not off <= _STORED * largest:
             raise InputError(
-                f"with_backbone: what it makes of the pictures is off by {off:.3g} from the {benchmark.kind} in "
-                f"{benchmark.source}, whose largest is {largest:.3g}; wanted the pictures they were made of"
+                f"with_backbone: what it makes of the images is off by {off:.3g} from the {benchmark.kind} in "
+                f"{benchmark.source}, whose largest is {largest:.3g}; wanted the images that these were made from"
             )

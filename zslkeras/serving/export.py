@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel that scores any classes, on inputs or on the bytes of pictures.
+"""Exports a trained model as a SavedModel that scores any classes, from inputs or from the bytes of images.
 
     serve(inputs)                                     scores [B, C] of the benchmark's classes, label [B]: the decision
     czsl(inputs)                                      scores [B, U] of its unseen classes, label [B]: the best of them
@@ -6,12 +6,12 @@
     embed(inputs), attention(inputs)                  where the model has them
 
 `serve` and `score_classes` decide by calibrated stacking: gamma is added to the scores of unseen classes, which are
-those with a false entry in `seen_mask`. A model with a decision rule of its own, which knows the classes it was
-trained on, decides by it where the seen classes given are just those in their order; among others it is stacking.
+those with a false entry in `seen_mask`. A model may have a decision rule of its own, which knows the classes it was
+trained on. That rule decides if the given seen classes are exactly those, in the same order; otherwise stacking does.
 
-The folder holds besides what numbers mean: `metadata.json` (names, seen mask, gamma, attributes, preprocessing,
-config) and `class_embeddings.npy`. Whatever is wrong with a request is found in the graph, so that every server
-answers with the same sentence.
+The folder also holds what the numbers mean: `metadata.json` (names, seen mask, gamma, attributes, preprocessing,
+config) and `class_embeddings.npy`. Requests are checked in the graph, so that every server refuses a wrong one with
+the same sentence.
 """
 
 import contextlib
@@ -38,11 +38,11 @@ from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.layers import in_parts
 from zslkeras.version import __version__
 
-FORMAT = 1  # of the folder; another number is another layout, and no older code reads it
+FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
 ONNX_OPSET = 17
-CLASSES_AT_ONCE = 4096  # more are scored in parts of so many
+CLASSES_AT_ONCE = 4096  # more classes are scored in parts of this size
 TOLERANCE = 1e-5  # of the largest score
-# Sums in another order differ by more where layers compute in bfloat16.
+# In bfloat16, sums in another order differ by more.
 _COARSE_TOLERANCE = 2e-2
 
 
@@ -52,13 +52,13 @@ class ExportFailed(Failed):
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
-    """What makes a model's inputs of pictures.
+    """Makes a model's inputs from images.
 
     Attributes:
-        size: side of a picture.
+        size: side of an image.
         crop: see `decode.picture`.
-        inputs: uint8 [B, size, size, 3] to what the model eats.
-        settings: how, as JSON takes it.
+        inputs: a function from uint8 [B, size, size, 3] to the model's inputs.
+        settings: how it does so, for JSON.
     """
 
     size: int
@@ -75,9 +75,9 @@ def endpoints(model, gamma, front=None, checked=True):
 
     Args:
         model: a trained ZeroShotModel.
-        gamma: what unseen classes get on top.
-        front: a FrontEnd, for endpoints that take the bytes of pictures.
-        checked: whether requests are checked in the graph; other formats than SavedModels cannot.
+        gamma: what is added to the scores of unseen classes.
+        front: a FrontEnd, for endpoints that take the bytes of images.
+        checked: whether requests are checked in the graph, which only SavedModels can do.
     """
     inputs_spec = _inputs_spec(model, front)
     seen, known = model.seen_mask.value, model.class_embeddings.value
@@ -141,29 +141,29 @@ def endpoints(model, gamma, front=None, checked=True):
 
 
 def write(path, model, facts, rows, gamma, front=None, formats=()):
-    """Writes a folder that holds all a stranger needs; an existing one stays unless the new one answers as it should.
+    """Writes a folder that needs nothing else. It replaces an existing one only if it answers as the live model does.
 
     Args:
         path: of the folder.
         model: a trained ZeroShotModel.
-        facts: what `metadata.json` is to say besides of the classes and the data.
-        rows: what the check asks about: inputs of some pictures, or a list of picture bytes with a `front`.
+        facts: what `metadata.json` says about the classes and the data.
+        rows: for the check: inputs of some images, or a list of the bytes of images with a `front`.
         gamma: of calibrated stacking.
         front: a FrontEnd or None.
-        formats: some of names.FORMATS, of the endpoints `serve` and `score_classes`.
+        formats: from names.FORMATS, for the endpoints `serve` and `score_classes`.
     """
     path = pathlib.Path(path)
     if formats and (front is not None or model.eats != "features"):
-        eats = "the bytes of pictures" if front else model.eats
+        eats = "the bytes of images" if front else model.eats
         raise InputError(f"formats: got {','.join(formats)} for endpoints on {eats}; wanted a model on features")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path) as draft:
             made = endpoints(model, gamma, front)
             try:
-                # serving_default is what a client gets that names no endpoint.
+                # A client that names no endpoint gets serving_default.
                 save(draft, made | {"serving_default": made["serve"]})
-            except tf.errors.OpError as error:  # TensorFlow has no OSError: not for a full disk either
+            except tf.errors.OpError as error:  # TensorFlow raises no OSError, not even for a full disk
                 raise OSError(error.message) from error
             np.save(draft / "class_embeddings.npy", model.class_embeddings.numpy(), allow_pickle=False)
             live = _answers(model, gamma, rows, front)
@@ -189,7 +189,7 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
 
 
 def _inputs_spec(model, front):
-    # Widths are left open and checked in the graph: nothing compares what a server is fed with what a graph declares.
+    # Widths are left open and checked in the graph: no server compares its inputs with what a graph declares.
     if front is not None:
         return tf.TensorSpec([None], tf.string, "inputs")
     dtype = tf.uint8 if model.eats == "images" else tf.float32
@@ -202,7 +202,7 @@ def _inputs_spec(model, front):
 
 
 def _checked_inputs(inputs, model, front):
-    """The inputs, once they are known to be what the model eats."""
+    """The inputs, checked for the shapes of the model and for finite numbers."""
     tensors, shapes = [inputs], [()] if front else [model.row_shape]
     if front is None and model.eats == "levels":
         tensors, shapes = list(inputs), model.row_shape
@@ -225,7 +225,7 @@ def _checked_classes(class_embeddings, seen_mask, attributes):
     checks = [_require(fits, f"class_embeddings: got shape {{}}; wanted {wanted}", got)]
     with tf.control_dependencies(checks):
         checks.append(
-            _require(masks[0] == got[0], "seen_mask: got {} entries; wanted one a class, {}", masks[0], got[0])
+            _require(masks[0] == got[0], "seen_mask: got {} entries; wanted one per class, {}", masks[0], got[0])
         )
     with tf.control_dependencies(checks):
         class_embeddings, seen_mask = tf.identity(class_embeddings), tf.identity(seen_mask)
@@ -250,9 +250,8 @@ def _in_parts(model, inputs, classes):
     return in_parts(lambda part: model.score_classes(inputs, part), classes, CLASSES_AT_ONCE)
 
 
-
 def _decided(model, scores, inputs, class_embeddings, seen_mask, gamma):
-    """The decision among given classes: the model's own where its seen classes are just those it was trained on."""
+    """The decision among given classes: the model's own if their seen classes are exactly those it was trained on."""
     if type(model).seen_answers is ZeroShotModel.seen_answers:
         return model.decide(scores, inputs, seen_mask, gamma)
     trained = tf.boolean_mask(model.class_embeddings.value, model.seen_mask.value > 0)
@@ -271,7 +270,7 @@ def _decided(model, scores, inputs, class_embeddings, seen_mask, gamma):
 
 
 def _key(name):
-    """An output's name as a SavedModel takes it."""
+    """An output's name in the form that a SavedModel accepts."""
     return name.replace(" ", "_")
 
 
@@ -304,7 +303,7 @@ def _described(function):
 
 
 def _asked(model, rows, front):
-    """What the check asks: an array for each input of each endpoint; classes backwards, to see that order is free."""
+    """The requests of the check: one array per input. Classes are reversed, to check that any order works."""
     if front is not None:
         inputs = {f"inputs/{place:04d}": np.frombuffer(one, np.uint8) for place, one in enumerate(rows)}
     elif model.eats == "levels":
@@ -316,7 +315,7 @@ def _asked(model, rows, front):
 
 
 def _answers(model, gamma, rows, front):
-    """What the live model says, called as anyone calls it: "endpoint/output" -> array."""
+    """The answers of the live model, from its public methods: "endpoint/output" -> array."""
     inputs = front(tf.constant(rows)) if front else tf.nest.map_structure(tf.constant, rows)
     asked = _asked(model, rows, front)
     seen, known = model.seen_mask.value, model.class_embeddings.value
@@ -337,7 +336,7 @@ def _answers(model, gamma, rows, front):
 
 
 def _reloaded(path, model, rows, front):
-    """What a process that knows TensorFlow alone gets from the folder."""
+    """The answers of the folder's model in a process that imports only TensorFlow."""
     with tempfile.TemporaryDirectory() as scratch:
         asked, got = pathlib.Path(scratch) / "asked.npz", pathlib.Path(scratch) / "got.npz"
         np.savez(asked, **_asked(model, rows, front))
@@ -352,16 +351,16 @@ def _reloaded(path, model, rows, front):
 
 
 def _compare(what, got, wanted, tolerance):
-    """Every number that the live model gives, or ExportFailed."""
+    """Raises ExportFailed unless all answers are those of the live model."""
     for name, value in wanted.items():
         if name not in got or got[name].shape != value.shape:
             shape = got[name].shape if name in got else "nothing"
-            raise ExportFailed(f"{what}: {name} is {shape}, of the live model {value.shape}")
+            raise ExportFailed(f"{what}: {name}: got shape {shape}; wanted {value.shape}, as in the live model")
         if value.dtype.kind in "iu" and tolerance > TOLERANCE:
-            continue  # a label: classes whose scores may be off by so much may change places
+            continue  # a label: classes may change places if scores may be off by so much
         off = np.max(np.abs(got[name].astype(np.float64) - value), initial=0.0)
         most = 0.0 if value.dtype.kind in "iu" else tolerance * max(1.0, float(np.max(np.abs(value), initial=0.0)))
-        if not off <= most:  # NaN is not
+        if not off <= most:  # also refuses NaN
             raise ExportFailed(f"{what}: {name} is off by {off:.3g} from the live model; wanted at most {most:.3g}")
 
 
@@ -371,15 +370,15 @@ def _tolerance(model):
 
 def _to_tflite(folder, functions, model, rows, live):
     with tempfile.TemporaryDirectory() as scratch:
-        # Not as attributes: of a model with one named "serve" the converter takes no other endpoint.
+        # Without attributes: if a model has one named "serve", the converter takes no other endpoint.
         save(scratch, {name: functions[name] for name in ("serve", "score_classes")}, callable_too=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(scratch, signature_keys=["serve", "score_classes"])
         try:
             content = converter.convert()
-        except Exception as error:  # the converter raises what its C++ parts say
+        except Exception as error:  # the converter raises whatever its C++ parts report
             raise ExportFailed(f"tflite: {str(error).strip().splitlines()[0][:200]}") from error
     (folder / "model.tflite").write_bytes(content)
-    with warnings.catch_warnings(action="ignore"):  # that it moves to a package of its own one day
+    with warnings.catch_warnings(action="ignore"):  # the warning that it will move to another package
         interpreter = tf.lite.Interpreter(model_content=content)
     asked, got = _asked(model, rows, None), {}
     for name in ("serve", "score_classes"):
@@ -412,7 +411,7 @@ _CONVERTERS = {"tflite": _to_tflite, "onnx": _to_onnx}
 
 @contextlib.contextmanager
 def _replacing(path):
-    """As `atomic.replacing`, for a folder: the draft takes the place of `path` at the end, or goes."""
+    """Like `atomic.replacing`, for a folder: the draft replaces `path` at the end, or is removed."""
     draft, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
         draft.mkdir()

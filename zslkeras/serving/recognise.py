@@ -1,4 +1,4 @@
-"""What an exported model recognises in images, and among which classes: its own, and those of a table."""
+"""Recognises images with an exported model, among its own classes and those of a table."""
 
 import csv
 import dataclasses
@@ -15,22 +15,22 @@ from zslkeras.errors import InputError, brief, did_you_mean
 from zslkeras.images import decode
 from zslkeras.serving import export
 
-AT_ONCE = 32  # pictures in a batch
-SCALE = 3.0  # how many times shorter or longer than any class of the model a given class may be
+AT_ONCE = 32  # images in a batch
+SCALE = 3.0  # a given class may be this many times shorter or longer than the model's classes
 TOP_ATTRIBUTES = 5
-_DRAWN_SIDE = 224  # pixels of a picture behind attention
-_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over a picture
+_DRAWN_SIDE = 224  # pixels of an image behind attention
+_TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over an image
 _MARK = "never trained"
 
 
 @dataclasses.dataclass(frozen=True)
 class Classes:
-    """Who may be recognised.
+    """The classes that can be recognised.
 
     Attributes:
-        names: K of them.
+        names: K names.
         embeddings: [K, A].
-        seen: [K], true where a class was trained.
+        seen: [K], true for classes that were trained.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Classes:
 
 
 class Exported:
-    """An export on disk, or that of a run's folder: what it says of itself at once, the model when it is asked.
+    """An export on disk, or that of a run's folder. Its metadata are read at once, and the model when it is needed.
 
     Attributes:
         path: its folder.
@@ -84,20 +84,20 @@ class Exported:
             )
 
     def recognise(self, images, table=None, only_new=False, top=5, attention=None):
-        """What was found in each of some image files: a list as `recognised` makes it.
+        """Recognises image files, and returns the list that `recognised` makes.
 
         Args:
             images: paths.
-            table: of classes besides; see `with_table`.
-            only_new: whether the classes of the table are all there are.
-            top: how many classes are named of each image.
-            attention: a folder to draw into where the model looks, or None.
+            table: of further classes; see `with_table`.
+            only_new: whether only the classes of the table can be recognised.
+            top: how many classes are listed per image.
+            attention: a folder for figures of where the model looks, or None.
         """
         self.require_images()
         classes = self.classes
         if table is not None:
             classes = with_table(classes, self.metadata["attributes"], table, only_new)
-        thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged one
+        thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged image
         contents = [decode.read(image) for image in images]
         if table is None:
             answers = _asked(self.model.signatures["serve"], contents)
@@ -112,10 +112,10 @@ class Exported:
         return found
 
     def write_table(self, path):
-        """Writes the model's own classes as a CSV to go by."""
+        """Writes the model's own classes as a CSV to start from."""
         try:
             with open(path, "x", newline="", encoding="utf-8") as file:
-                # A float32 as text is the shortest that reads back as the same number.
+                # The text of a float32 is the shortest that reads back as the same number.
                 own = zip(self.classes.names, self.classes.embeddings, strict=True)
                 rows = [[name, *map(str, row)] for name, row in own]
                 csv.writer(file, lineterminator="\n").writerows([["class", *self.attribute_names], *rows])
@@ -123,11 +123,11 @@ class Exported:
             raise InputError(f"write_table: {path}: {error.strerror}; wanted a new file") from error
 
     def _draw_attention(self, contents, thumbnails, paths, headings):
-        """Where the model looks, a PNG an image: the attributes, or the classes, of the highest scores."""
+        """Draws where the model looks, one PNG per image: for the attributes or classes with the highest scores."""
         if "attention" not in self.model.signatures:
             method = self.metadata["model"]
             raise InputError(f"attention: {method} has none; wanted a model with attention, such as msdn")
-        from zslkeras.figures import plots  # here, for it takes a second that others need not wait
+        from zslkeras.figures import plots  # imported here because it takes a second, which others save
 
         answers = _asked(self.model.signatures["attention"], contents)
         try:
@@ -148,13 +148,13 @@ class Exported:
 
 
 def with_table(own, attributes, path, only_new=False):
-    """The classes of a model with those of a table.
+    """Joins the classes of a model with those of a table.
 
     Args:
         own: the model's Classes.
-        attributes: what its metadata say of them.
+        attributes: what its metadata say about attributes.
         path: a CSV or TSV `class,attr1,attr2,...`, or an .npy [C, A] with the names in a .txt beside it.
-        only_new: whether the classes of the table are all there are.
+        only_new: whether to leave out the classes that are not in the table.
     """
     path = pathlib.Path(path)
     names, columns, values = folder.read_table(path)
@@ -171,7 +171,7 @@ def with_table(own, attributes, path, only_new=False):
 
 
 def recognised(pictures, answers, classes, gamma, top):
-    """What was found in each picture, as JSON has it; `score` has gamma on it where a class was never trained."""
+    """The results for each image, as in the JSON; `score` includes gamma for a class that was never trained."""
     calibrated = answers["scores"] + gamma * ~classes.seen
     order = np.argsort(-calibrated, axis=1, kind="stable")[:, :top]
 
@@ -190,7 +190,7 @@ def recognised(pictures, answers, classes, gamma, top):
 
 
 def as_text(found):
-    """A table a picture: the decision, then the classes of the highest scores."""
+    """One table per image: the decision, then the classes with the highest scores."""
     width = max(len(one["class"]) for picture in found for one in picture["top"])
     lines = []
     for picture in found:
@@ -205,7 +205,7 @@ def as_text(found):
 def _in_order(path, columns, values, attributes):
     """The columns of a table in the model's order."""
     known = attributes["names"]
-    if not known or not columns:  # nothing to go by but their number
+    if not known or not columns:  # only their number can be checked
         if values.shape[1] != attributes["number"]:
             raise InputError(f"{path}: {values.shape[1]} attributes; wanted the {attributes['number']} of the model")
         return values
@@ -219,13 +219,13 @@ def _in_order(path, columns, values, attributes):
 
 
 def _require_scale(path, name, row, attributes):
-    """Refuses attributes that cannot be on the scale of the model's."""
+    """Refuses attributes that cannot have the scale of the model's attributes."""
     with np.errstate(over="ignore"):
         length, (shortest, longest) = float(np.linalg.norm(row)), attributes["lengths"]
     if not np.isfinite(length):
         raise InputError(f"{path}: the attributes of class {name} have length {length}; wanted a finite one")
     if not length:
-        raise InputError(f"{path}: all attributes of class {name} are 0; wanted some that it has")
+        raise InputError(f"{path}: all attributes of class {name} are 0; wanted at least one other value")
     if row.min() < 0 and not attributes["has_negatives"]:
         raise InputError(f"{path}: class {name} has attribute value {row.min():g}; wanted none below 0, as in training")
     if not attributes["unit_length"] and not shortest / SCALE <= length <= longest * SCALE:
@@ -236,7 +236,7 @@ def _require_scale(path, name, row, attributes):
 
 
 def _asked(endpoint, contents, **given):
-    """The answers of an endpoint to all pictures: name -> array."""
+    """The answers of an endpoint to all images: name -> array."""
     parts = []
     for start in range(0, len(contents), AT_ONCE):
         parts.append(endpoint(inputs=tf.constant(contents[start : start + AT_ONCE]), **given))

@@ -1,10 +1,10 @@
-"""TensorFlow Serving's REST dialect over one SavedModel, for a laptop and for tests.
+"""Serves one SavedModel with the REST interface of TensorFlow Serving, for a laptop and for tests.
 
-    GET  /v1/models/NAME                whether it is there
+    GET  /v1/models/NAME                whether the model is there
     POST /v1/models/NAME:predict        {"signature_name": ..., "instances": [...]} or {..., "inputs": ...}
 
-Values, base64 `{"b64": ...}`, answers and status codes are as TensorFlow Serving has them, so that a client of one is a
-client of the other. Everything a client can make large is bounded: see `Limits`.
+Values, base64 `{"b64": ...}`, answers and status codes are those of TensorFlow Serving, so that a client of one works
+with the other. Everything that a client can make large has a limit: see `Limits`.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from zslkeras.errors import InputError
 
 VERSION = "1"
 DEFAULT_SIGNATURE = "serving_default"
-_DRAINED = 4  # bodies too large are read on to so many times the limit: a client listens when it has sent all
+_DRAINED = 4  # too large bodies are read up to this many times the limit: clients listen only after sending
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +36,14 @@ class Limits:
     body: int = 64 * 2**20  # bytes of a request
     rows: int = 256  # of a request
     classes: int = 20_000  # of a request
-    at_once: int = 2  # requests computed
-    in_flight: int = 16  # requests being read, waiting or computed; more are sent away
-    seconds: float = 30.0  # for all of a request
+    at_once: int = 2  # requests computed at a time
+    in_flight: int = 16  # requests being read, waiting or computed; further ones are refused
+    seconds: float = 30.0  # for a whole request
     connections: int = 256
 
 
 class Refused(Exception):
-    """A request that is not answered: a status code and a sentence."""
+    """A refused request, with a status code and a sentence."""
 
     def __init__(self, status, sentence):
         super().__init__(sentence)
@@ -51,14 +51,14 @@ class Refused(Exception):
 
 
 def sentence(error):
-    """What a failed endpoint says, without where in the graph it says it."""
+    """The message of a failed endpoint, without its place in the graph."""
     said = str(getattr(error, "message", error)).partition("\n\t [[")[0].strip().rpartition("\n")[2]
     found = re.fullmatch(r"assertion failed: \[(.*)\]", said)
     return found[1] if found else (said or type(error).__name__)[:300]
 
 
 def app_of(model, name, limits=Limits()):
-    """The application that answers for a loaded SavedModel under a name."""
+    """The application that serves a loaded SavedModel under a name."""
     app = fastapi.FastAPI(openapi_url=None)
     workers = concurrent.futures.ThreadPoolExecutor(limits.at_once)
     in_flight = 0
@@ -76,7 +76,7 @@ def app_of(model, name, limits=Limits()):
         nonlocal in_flight
         _require_served(asked, version)
         if in_flight >= limits.in_flight:
-            raise Refused(503, f"{in_flight} requests are being answered; wanted another moment")
+            raise Refused(503, f"{in_flight} requests are being answered; try again in a moment")
         in_flight += 1
         try:
             async with asyncio.timeout(limits.seconds):
@@ -84,7 +84,7 @@ def app_of(model, name, limits=Limits()):
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(workers, answered, model, body, limits)
         except ClientDisconnect:
-            raise Refused(400, "the client has hung up") from None  # nobody hears it
+            raise Refused(400, "the client has hung up") from None  # nobody reads it
         except TimeoutError:
             raise Refused(504, f"no answer within {limits.seconds:g} seconds") from None
         finally:
@@ -129,7 +129,7 @@ async def _body(request, most):
 
 
 def answered(model, body, limits):
-    """The JSON that a request gets."""
+    """The JSON that answers a request."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -168,7 +168,7 @@ def answered(model, body, limits):
 def _by_name(instances, specs):
     """The rows of "instances" as columns: name -> list."""
     if not isinstance(instances, list):
-        raise Refused(400, "instances: wanted a list, a row each")
+        raise Refused(400, "instances: wanted a list of rows")
     if not all(isinstance(row, dict) and not _is_bytes(row) for row in instances) or not instances:
         return instances if len(specs) == 1 else {}
     if any(set(row) != set(specs) for row in instances):
@@ -181,10 +181,10 @@ def _is_bytes(value):
 
 
 def _tensor(name, value, spec, limits):
-    """A value out of JSON as the tensor that an endpoint wants."""
+    """A JSON value as the tensor that an endpoint takes."""
     most = limits.rows if name.startswith("inputs") else limits.classes
     if isinstance(value, list) and len(value) > most:
-        raise Refused(400, f"{name}: got {len(value)} of them; wanted at most {most} in a request")
+        raise Refused(400, f"{name}: got {len(value)} of them; wanted at most {most} per request")
     if spec.dtype == tf.string:
         if not isinstance(value, list):
             raise Refused(400, f"{name}: wanted a list")
@@ -201,8 +201,8 @@ def _tensor(name, value, spec, limits):
     if array.ndim != spec.shape.rank:
         if array.size:
             raise Refused(400, f"{name}: got {array.ndim} dimensions; wanted {spec.shape.rank}")
-        array = np.reshape(array, [0] * spec.shape.rank)  # an empty list has lost its other sides
-    with np.errstate(over="ignore"):  # what float32 cannot hold turns infinite, and is refused as such
+        array = np.reshape(array, [0] * spec.shape.rank)  # an empty list has lost its other dimensions
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, and are refused as such
         return tf.constant(array.astype(spec.dtype.as_numpy_dtype))
 
 
@@ -216,12 +216,12 @@ def _bytes(name, value):
 
 
 def serve(model, name, host, port, limits=Limits(), say=print):
-    """Answers for a loaded SavedModel until the process is told to end."""
+    """Serves a loaded SavedModel until the process is stopped."""
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
-        listening.listen()  # who connects before the loop runs has to wait, and is not refused
+        listening.listen()  # clients that connect before the loop runs wait, and are not refused
     except (OSError, OverflowError) as error:
         raise InputError(f"--serve: {host}:{port}: {error}; wanted a free port of this machine") from error
     say(f"serving http://{host}:{listening.getsockname()[1]}/v1/models/{name}:predict")

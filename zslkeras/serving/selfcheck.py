@@ -1,7 +1,7 @@
-"""python -I selfcheck.py MODEL ROWS OUT: what an exported model answers, by TensorFlow alone.
+"""python -I selfcheck.py MODEL ROWS OUT: writes the answers of an exported model, with TensorFlow alone.
 
-`export` runs this file by its path in a process of its own, which knows nothing of this project. ROWS is an .npz with
-an array for each input; a batch of pictures is one uint8 array a picture, "inputs/0", "inputs/1", ...
+`export` runs this file by its path in a process of its own, which imports nothing of this project. ROWS is an .npz
+with one array per input; a batch of images is one uint8 array per image: "inputs/0", "inputs/1", ...
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Benchmark rows to batches on devices. What a batch holds is a pure function of (seed, step): nothing to save."""
+"""Turns benchmark rows into batches on devices. A batch is a pure function of (seed, step), so it has no state."""
 
 import functools
 import os
@@ -7,14 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.errors import InputError
+from zslkeras.names import SAMPLERS
 
-SAMPLERS = ("plain", "balanced")
-_SCORED_AT_ONCE = 2**26  # bytes of inputs a batch of scoring may hold
-_PICTURES_AT_ONCE = 64  # a backbone makes far more of a picture than it is
+_SCORED_AT_ONCE = 2**26  # bytes of inputs that a batch of scoring may hold
+_PICTURES_AT_ONCE = 64  # a backbone's maps are far larger than its image
 
 
 def steps_per_epoch(benchmark, batch_size):
-    """Full batches in an epoch; the rest of the rows waits for the next epoch's order."""
+    """The number of full batches in an epoch. The remaining rows are left out until the next epoch reshuffles all."""
     if batch_size > len(benchmark.train):
         raise InputError(f"batch_size: got {batch_size}; wanted at most the {len(benchmark.train)} training rows")
     return len(benchmark.train) // batch_size
@@ -23,8 +23,8 @@ def steps_per_epoch(benchmark, batch_size):
 def epoch_rows(benchmark, batch_size, seed, epoch, sampler="plain"):
     """The row ids of one epoch: [steps, batch_size].
 
-    "plain" is a permutation without its remainder. "balanced" draws distinct classes for each batch, as evenly as
-    its size allows, and a row of each.
+    "plain" is a permutation of the training rows, cut to full batches. "balanced" draws distinct classes for each
+    batch, as far as its size allows, and one row of each.
     """
     generator = np.random.default_rng([seed, epoch])
     steps = steps_per_epoch(benchmark, batch_size)
@@ -36,7 +36,7 @@ def epoch_rows(benchmark, batch_size, seed, epoch, sampler="plain"):
     order = np.argsort(labels, kind="stable")
     classes, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
     rounds = -(-batch_size // len(classes))
-    # Per step and round a permutation of the classes: a class comes again only once all the others have come.
+    # One permutation of the classes per step and round: a class repeats only after all others have come.
     drawn = generator.permuted(np.tile(np.arange(len(classes)), (steps, rounds, 1)), axis=2)
     drawn = drawn.reshape(steps, -1)[:, :batch_size]
     within = (generator.random(drawn.shape) * counts[drawn]).astype(np.int64)
@@ -44,16 +44,16 @@ def epoch_rows(benchmark, batch_size, seed, epoch, sampler="plain"):
 
 
 def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_step, prepare=None):
-    """An iterable of (inputs, labels) for `strategy.run`, one global batch a step.
+    """An iterable of (inputs, labels) for `strategy.run`, one global batch per step.
 
     Args:
         benchmark: its `train` rows are drawn.
         strategy: each of its replicas gets an equal share of every batch.
         batch_size: rows of a global batch.
         seed, sampler: see `epoch_rows`.
-        first_step, last_step: counted from the start of the training, so that a resumed run goes on in place.
-        prepare: what a row goes through, (input, seed [2]) -> a structure of tensors; None for nothing. The seed is the
-            run's and the row's place in the training, whatever number of replicas share it.
+        first_step, last_step: counted from the start of the training, so that a resumed run finds its place.
+        prepare: applied to each row, (input, seed [2]) -> a structure of tensors; None for nothing. The seed is the
+            run's seed and the row's place in the training, which does not depend on the number of replicas.
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
@@ -70,7 +70,7 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
     types = [array.dtype for array in example]
 
     def read(index, replica):
-        # Stateless as far as TensorFlow goes; a stateful call would be serialised under op determinism.
+        # Declared stateless, because op determinism would serialise a stateful call.
         arrays = tf.numpy_function(share, [index, replica], types, stateful=False)
         for array, like in zip(arrays, example, strict=True):
             array.set_shape(like.shape)
@@ -95,8 +95,8 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
             rows = tf.data.Dataset.zip(shares, pairs.map(places)).unbatch()
             rows = rows.map(prepared, num_parallel_calls=os.cpu_count(), deterministic=True)
             shares = rows.batch(size, drop_remainder=True)
-        # TensorFlow's tuner of pipelines now and then misses that its iterator is gone, and the iterator waits for it:
-        # up to a minute at the end of a training. There is nothing to tune.
+        # TensorFlow's autotuner sometimes does not notice that its iterator is gone, and the iterator then waits for it
+        # for up to a minute at the end of a training. There is nothing to tune.
         options = tf.data.Options()
         options.autotune.enabled = False
         return shares.prefetch(2 * here).with_options(options)

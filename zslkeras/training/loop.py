@@ -1,7 +1,7 @@
-"""The one training loop, on one device, on several and on several machines; a killed training resumes bit for bit.
+"""The one training loop, for one device, several devices and several machines. It resumes bit for bit after a kill.
 
-Keras' own `fit` fails under MultiWorkerMirroredStrategy (its PerReplica conversion), and cannot resume bit for bit, so
-the epochs are driven here; callbacks, optimizers and `train_step` are Keras' own.
+Keras' own `fit` fails under MultiWorkerMirroredStrategy (in its PerReplica conversion) and cannot resume bit for bit,
+so the epochs run here. Callbacks, optimizers and `train_step` are Keras' own.
 """
 
 import contextlib
@@ -19,22 +19,21 @@ from zslkeras.errors import Failed, InputError
 from zslkeras.progress import Progress
 from zslkeras.training import batches, strategies
 
-
-FORMAT = 1  # of a checkpoint; another number is another layout, and no older code reads it
+FORMAT = 1  # of a checkpoint; a new layout gets a new number, which older code refuses
 
 
 class Diverged(Failed):
-    """A loss that is not a finite number."""
+    """A loss or a weight is not a finite number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What a judge says of one state of a model.
+    """A judge's verdict on one state of a model.
 
     Attributes:
         logs: numbers for the history and the callbacks.
-        value: the state with the highest is kept; ties keep the earliest.
-        arrays: kept with it.
+        value: the state with the highest value is kept; ties keep the earliest.
+        arrays: kept with that state.
     """
 
     logs: dict
@@ -43,21 +42,21 @@ class Verdict:
 
 
 class Run:
-    """One seed in one stage: trains through the states of a model, has each judged, and keeps the best.
+    """One seed in one stage: trains a model, judges each of its states, and keeps the best one.
 
-    After `model.learn(run)` and `finish`: `history` (a dict a state), `best` (the index of the state kept), `arrays`
-    (its verdict's), `weights` (its variables).
+    After `model.learn(run)` and `finish` it has `history` (one dict per state), `best` (the index of the kept state),
+    `arrays` (from its verdict) and `weights` (its variables).
     """
 
     def __init__(self, benchmark, strategy, judge, seed, path=None, epochs=None, callbacks=(), jit=False, title=""):
         """
         Args:
-            benchmark: whose `train` rows are learned.
+            benchmark: its `train` rows are trained on.
             strategy: from `strategies.get_strategy`.
-            judge: called with the model after each state, returns a Verdict.
+            judge: called with the model and the number of its state; returns a Verdict.
             seed: of the order of rows.
             path: the checkpoint file; None keeps nothing on disk.
-            epochs: how many; the model's config says if None.
+            epochs: how many; None for the number in the model's config.
             callbacks: Keras callbacks.
             jit: compile the step with XLA; one device only.
             title: of the progress line.
@@ -75,7 +74,7 @@ class Run:
             self._restore_history()
 
     def epochs(self, model):
-        """Trains epoch after epoch: what `learn` does for a model without a closed form."""
+        """Trains epoch by epoch; `learn` calls this for models without a closed form."""
         config, strategy = model.config, self.strategy
         if self._saved:
             self._restore(model)
@@ -95,7 +94,7 @@ class Run:
         model.stop_training = False
         callbacks.on_train_begin()
         if self._saved:
-            self._restore_callbacks()  # only now: on_train_begin sets them back to their start
+            self._restore_callbacks()  # only now, because on_train_begin resets them
         with self.progress(epochs * steps, first * steps) as bar:
             for epoch in range(first, epochs):
                 model.reset_metrics()
@@ -108,19 +107,19 @@ class Run:
                         self._explain(error, epoch * steps + step)
                     callbacks.on_train_batch_end(step)
                     bar.advance()
-                # Read across replicas: each metric's total and count are summed over all of them.
+                # Reading a metric sums its total and its count over all replicas.
                 losses = {name: float(tracker.result()) for name, tracker in model.trackers.items()}
                 for name, loss in losses.items():
-                    if not np.isfinite(loss):  # XLA leaves out the check of each step
+                    if not np.isfinite(loss):  # XLA drops the check in each step
                         raise self._diverged(name, f"in epoch {epoch + 1}")
-                # A loss is that before its step: the last step of an epoch shows in the weights alone.
+                # A loss is computed before its step's update, so an epoch's last update shows only in the weights.
                 for variable in model.trainable_variables:
                     if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
                         raise self._diverged(variable.path, f"at the end of epoch {epoch + 1}")
                 with self._averaged(model):
                     logs = self.score(model, {"epoch": epoch + 1, **losses})
                     bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
-                    # Callbacks are told the epoch already; ModelCheckpoint fails on hearing it twice.
+                    # Callbacks get the epoch as an argument; ModelCheckpoint fails if the logs have it too.
                     callbacks.on_epoch_end(epoch, {name: value for name, value in logs.items() if name != "epoch"})
                 if model.stop_training:
                     break
@@ -130,8 +129,9 @@ class Run:
 
     @contextlib.contextmanager
     def _averaged(self, model):
-        """Within, the model's weights are their mean over the ends of epochs, where its config asks for `averaging`: how
-        much each epoch counts relative to the next. What is judged then varies less than what is trained."""
+        """Inside the `with`, the weights are their mean over the ends of all epochs so far, if the config sets
+        `averaging`: how much each epoch counts relative to the next. The judged state then varies less than the
+        trained one."""
         share = getattr(model.config, "averaging", 0.0)
         if not share:
             yield
@@ -145,11 +145,11 @@ class Run:
         _assign(variables, trained, self.path)
 
     def progress(self, total, done=0):
-        """The line that tells how far this run is."""
+        """The progress line of this run."""
         return Progress(self.title, total, done)
 
     def score(self, model, logs):
-        """Has one state judged and keeps it if it is the best; returns all logs of it."""
+        """Judges one state, keeps it if it is the best so far, and returns its logs."""
         verdict = self.judge(model, len(self.history))
         numbers = strategies.from_chief(self.strategy, {**verdict.logs, "value": verdict.value})
         value = numbers.pop("value")
@@ -160,14 +160,14 @@ class Run:
         return self.history[-1]
 
     def finish(self, model, keep_weights):
-        """Gives the model its best state and marks this (seed, stage) as never to be trained again."""
+        """Gives the model its best state and marks this (seed, stage) as finished: it is never trained again."""
         _assign(model.variables, self.weights, self.path)
         self.finished = True
         if self.path and strategies.is_chief(self.strategy):
             self._write(model, keep_weights)
 
     def _write(self, model, keep_weights=True):
-        """One file, renamed into place: a reader sees the old state or the new one, never half of one."""
+        """Writes one file and renames it into place: a reader sees the old state or the new one, never half of one."""
         state = {
             "format": FORMAT,
             "finished": self.finished,
@@ -228,10 +228,10 @@ class Run:
                 setattr(callback, name, _under(self._saved, f"callback{number}/{name}") or getattr(callback, name))
 
     def _explain(self, error, step):
-        """Raises what an error of TensorFlow is about, where it is about the data or a loss."""
+        """Raises the data error or the Diverged behind a TensorFlow error; any other error is raised as it is."""
         if found := re.search(r"InputError: (.*)", error.message):  # raised while a batch was read
             raise InputError(found[1]) from None
-        if found := re.search(r"(\S+) : Tensor had", error.message):  # what check_numerics says in `report`
+        if found := re.search(r"(\S+) : Tensor had", error.message):  # the message of check_numerics in `report`
             raise self._diverged(found[1], f"at step {step + 1}") from None
         raise error
 
@@ -265,13 +265,13 @@ def _assign(variables, values, path):
 
 
 def _scalars(callback):
-    """The state of a Keras callback as far as JSON holds it: `wait` and `best` of EarlyStopping and its like."""
+    """The part of a Keras callback's state that JSON can hold, such as `wait` and `best` of EarlyStopping."""
     values = {key: value.item() if isinstance(value, np.generic) else value for key, value in vars(callback).items()}
     return {key: value for key, value in values.items() if isinstance(value, bool | int | float | None)}
 
 
 def _array_lists(callback, empty=False):
-    """The rest of it: `best_weights`. With `empty`, also where it is not set yet."""
+    """The part that JSON cannot hold: `best_weights`. With `empty`, also if it is not set yet."""
     lists = {key: value for key, value in vars(callback).items() if isinstance(value, list) and value}
     lists = {key: value for key, value in lists.items() if all(isinstance(v, np.ndarray | np.generic) for v in value)}
     return lists | ({"best_weights": None} if empty and "best_weights" in vars(callback) else {})

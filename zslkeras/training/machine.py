@@ -1,4 +1,4 @@
-"""What a training runs on and how it is computed: the same for all models. Known without TensorFlow."""
+"""The devices and the precision of a training, the same for all models. Imports no TensorFlow."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ class Machine:
 
     Attributes:
         strategy: "default" (one device), "mirrored" (all GPUs of this machine) or "multiworker" (see TF_CONFIG).
-        replicas: of "mirrored"; None for one a GPU.
+        replicas: how many, for "mirrored"; None for one per GPU.
         precision: what layers compute in.
-        jit: whether the training step is compiled with XLA; on one device only.
+        jit: whether the training step is compiled with XLA; one device only.
         deterministic: whether the same seed gives the same weights bit for bit; costs speed on GPUs.
     """
 

@@ -1,7 +1,7 @@
 """Where a model is trained: one device, all the GPUs of a machine, or several machines.
 
-One strategy object a process: a second MirroredStrategy in one process shares collective keys with the first and
-fails with a shape mismatch.
+A process has one strategy object: a second MirroredStrategy in the same process would share collective keys with the
+first and fail with a shape mismatch.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ import tensorflow as tf
 from zslkeras import names
 from zslkeras.errors import Failed, InputError
 
-START_SECONDS = 90  # within which every worker of TF_CONFIG has to answer
+START_SECONDS = 90  # every worker of TF_CONFIG has to answer within this time
 PROBE_SECONDS = 5
 
-# What a collective raises when a peer is gone; which of them depends on where the others were caught.
+# A collective raises one of these when a peer is gone; which one depends on what the others were doing.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -30,7 +30,7 @@ LOST = (
 
 
 class WorkerLost(Failed):
-    """A worker of the cluster that is missing or gone."""
+    """A worker of the cluster is missing or gone."""
 
 
 @functools.cache
@@ -39,8 +39,8 @@ def get_strategy(name="default", replicas=None):
 
     Args:
         name: "default" (one device), "mirrored" (one machine) or "multiworker" (the cluster named by TF_CONFIG).
-        replicas: how many, for "mirrored"; None for one a GPU. Without GPUs the CPU is split into that many logical
-            devices, which is how replica arithmetic is tested and gains no speed.
+        replicas: how many, for "mirrored"; None for one per GPU. Without GPUs, the CPU is split into that many logical
+            devices; this is for tests of replica arithmetic, and gains no speed.
     """
     if name not in names.STRATEGIES:
         raise InputError(f"strategy: got {name!r}; wanted one of {', '.join(names.STRATEGIES)}")
@@ -58,7 +58,7 @@ def get_strategy(name="default", replicas=None):
 
 @contextlib.contextmanager
 def watched(name):
-    """Within, what a collective raises when a worker is gone becomes one sentence, where there are workers."""
+    """Inside the `with`, the error of a collective whose worker is gone becomes one sentence (under "multiworker")."""
     try:
         yield
     except LOST:
@@ -73,7 +73,7 @@ def is_chief(strategy):
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
-    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"  # worker 0 leads where no job is named so
+    first = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"  # without a chief, worker 0 leads
     return (resolver.task_type, resolver.task_id) == (first, 0)
 
 
@@ -110,9 +110,9 @@ def _address(text):
 
 
 def _meet(own, peers):
-    """Waits until every peer has come; TensorFlow alone would wait for a missing one for an hour.
+    """Waits until every peer answers; TensorFlow alone would wait an hour for a missing one.
 
-    Each worker listens on its own port until it has met the others; after that the port is TensorFlow's.
+    Each worker listens on its own port until it has met the others; then TensorFlow takes the port.
     """
     deadline = time.monotonic() + START_SECONDS
     try:
@@ -134,12 +134,12 @@ def _meet(own, peers):
 
 
 def finish(strategy):
-    """Waits until all workers have come here; from here on they may leave."""
+    """Waits until all workers have reached this point; after it they may exit."""
     from_chief(strategy, {"done": 1.0})
 
 
 def from_chief(strategy, numbers):
-    """The chief's `numbers` (a dict of floats) in every worker, so that all take the same decisions."""
+    """Gives every worker the chief's `numbers` (a dict of floats), so that all take the same decisions."""
     if strategy.cluster_resolver is None or not strategy.cluster_resolver.task_type:
         return numbers
 
