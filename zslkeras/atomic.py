@@ -1,6 +1,7 @@
 """Writes files whole or not at all: under another name first, then renamed. JSON is read and written here."""
 
 import contextlib
+import fcntl
 import json
 import math
 import os
@@ -28,6 +29,20 @@ def sweep(path):
     """Removes drafts of `path` that killed processes left."""
     for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder, wait=False):
+    """Keeps other processes out of a folder, or waits for them; a killed process releases its lock."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process works there; wanted one at a time") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_text(path, text):

@@ -144,7 +144,7 @@ def refused(root, *parts):
 
 
 def tree(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def digest(content):

@@ -1,7 +1,6 @@
 """Fetching the published archives from a server on this machine, over a bad line, and after a kill."""
 
 import dataclasses
-import fcntl
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ import pytest
 
 from tests.benchmarks.conftest import MATS, PICTURES, SPLITS, Answer, digest, fetched, good, refused, tree, zipped
 from tests.support.commands import ROOT
+from zslkeras import atomic
 from zslkeras.benchmarks import download
 from zslkeras.benchmarks.archives import DATASETS, Part
 from zslkeras.errors import InputError
@@ -298,8 +298,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(offer, tmp_path):
 def test_two_processes_do_not_write_the_same_file(offer, tmp_path):
     offer(good())
     (tmp_path / "downloads").mkdir()
-    with open(tmp_path / "downloads" / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with atomic.locked(tmp_path / "downloads"):
         refused(tmp_path, str(tmp_path / "downloads"), "another process")
     fetched(tmp_path)
 
@@ -324,6 +323,7 @@ import importlib.machinery, os, signal, sys, types
 for name in ("zslkeras", "zslkeras.benchmarks"):  # without their own imports, which take seconds
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [os.path.join({root!r}, *name.split("."))]
+from zslkeras import atomic
 from zslkeras.benchmarks import archives, download
 archive = archives.Archive({url!r}, 10**7, 10**7, 1000)
 archives.DATASETS["T"] = (archives.Part(archive, {take!r}, ("images",), 3),)

@@ -6,7 +6,6 @@ that was used; later copies of an archive without a published digest are checked
 """
 
 import contextlib
-import fcntl
 import hashlib
 import http.client
 import os
@@ -64,7 +63,8 @@ def fetch(dataset, root, say=print, pictures=True):
             else:
                 missing.append(part)
         if missing:
-            with _alone(root / "downloads"):
+            (root / "downloads").mkdir(parents=True, exist_ok=True)
+            with atomic.locked(root / "downloads"):
                 for part in missing:
                     _provide(part, root, folder, say)
             say(f"{name}: the archives stay in {root / 'downloads'}, for other datasets and copies")
@@ -72,18 +72,6 @@ def fetch(dataset, root, say=print, pictures=True):
         where = error.filename or root
         raise InputError(f"{where}: {error.strerror or error}; wanted a writable disk with enough room") from error
     return folder
-
-
-@contextlib.contextmanager
-def _alone(folder):
-    """Keeps a second process from writing the same files; the lock goes with the process, however it ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process downloads there; wanted one at a time") from None
-        yield
 
 
 def _is_there(part, folder):

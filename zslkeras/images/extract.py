@@ -8,7 +8,6 @@ bytes as one that was not.
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
 import itertools
@@ -163,19 +162,12 @@ class _Job:
     def locked(self):
         """Keeps out a second process; the lock is released when the process ends, however it ends."""
         self.folder.mkdir(exist_ok=True)
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.folder}: another process works there; wanted one at a time") from None
+        with atomic.locked(self.folder):
             try:
                 yield
             finally:
                 with contextlib.suppress(OSError):
                     self.folder.rmdir()  # only if nothing was begun
-        finally:
-            os.close(handle)
 
     def resume(self, overwrite, skip_bad):
         """Continues an earlier run of this job; refuses the remains of another job."""

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import pathlib
@@ -38,7 +37,7 @@ def decoded(paths, image_size):
     try:
         path = cache.folder("pictures", key) / "pictures.npy"
         if not path.exists():
-            with _locked(path.parent):
+            with atomic.locked(path.parent, wait=True):
                 if not path.exists():
                     _write(path, paths, shape)
     except (OSError, RuntimeError) as error:
@@ -61,17 +60,6 @@ def _key(paths, shape):
             raise InputError(f"{path}: cannot be read ({error.strerror}); wanted an image") from error
         hasher.update(f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return hasher.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Waits for other processes that work there; a killed process releases its lock."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _write(path, paths, shape):
