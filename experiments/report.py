@@ -3,7 +3,7 @@
 from zslkeras.evaluation.metrics import METRICS, summaries
 
 LEGEND = """\
-T: unseen pictures among unseen classes. U, S, H: unseen and seen pictures among all classes, and their harmonic mean,
+T: unseen images among unseen classes. U, S, H: unseen and seen images among all classes, and their harmonic mean,
 at the gamma chosen on validation. U0, S0, H0: at gamma 0. AUSUC: area under the curve of S and U over all gammas."""
 
 _WIDTH, _CELL = 34, 10  # least width of a name, and of a cell, in letters
@@ -28,7 +28,7 @@ def table(result, ablation=None):
     rows = [("selected on validation" if result["selected_on_validation"] else "not selected", percents(selected))]
     if len(seeds) > 1:
         rows.append(("  std over seeds", [_percent(selected[m]["std"]) for m in METRICS]))
-    for kind, label in (("rows", "  95 % over pictures"), ("classes", "  95 % over classes")):
+    for kind, label in (("rows", "  95 % over images"), ("classes", "  95 % over classes")):
         rows.append((label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
     rows.append(("best on test, as papers report", percents(result["best_on_test"])))
     if "reason" not in base and not itself:

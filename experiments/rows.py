@@ -69,14 +69,10 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
         extras: what else is written.
     """
     first = next(iter(experiments.values()))
-    model, strategy, configs = (
-        MODELS[first.model],
-        first.strategy,
-        {row: one.config for row, one in experiments.items()},
-    )
+    configs = {row: one.config for row, one in experiments.items()}
     if select == "fixed" and not hasattr(first.config, "epochs"):
         raise InputError(f"select: got fixed; {first.model} has no epochs to fix and needs val")
-    chief = strategies.is_chief(strategy)
+    chief = strategies.is_chief(first.strategy)
     say = print if chief else (lambda *_: None)
     say(report.heading(first.model, benchmark))
     out, trained = out or runs.next_folder(stem, resume), {}
@@ -89,11 +85,11 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
             experiment = dataclasses.replace(experiment, out=out / row if len(experiments) > 1 else out)
             say(textwrap.fill(f"{row or first.model}: {settings_text(experiment.config)}", 118, subsequent_indent="  "))
             began, finished = time.monotonic(), []
-            for seed in range(seeds or model.default_seeds):
+            for seed in range(seeds or MODELS[first.model].default_seeds):
                 choice = protocol.fixed(experiment, seed) if select == "fixed" else protocol.select(experiment, seed)
                 finished.append(protocol.finish(experiment, choice))
             trained[row] = experiment, finished, time.monotonic() - began
-        strategies.finish(strategy)
+        strategies.finish(first.strategy)
     if chief:
         _conclude(out, trained, benchmark.name, extras)
     return out

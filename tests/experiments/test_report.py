@@ -45,7 +45,7 @@ aspn on flo, mobilenetv2: 3 seeds, percent
                                            T         U         S         H        U0        S0        H0     AUSUC
 selected on validation                  12.3      22.3      32.3      42.3      52.3      62.3      72.3      82.3
   std over seeds                         1.6       1.6       1.6       1.6       1.6       1.6       1.6       1.6
-  95 % over pictures               11.3-13.5 21.3-23.5 31.3-33.5 41.3-43.5 51.3-53.5 61.3-63.5 71.3-73.5 81.3-83.5
+  95 % over images                 11.3-13.5 21.3-23.5 31.3-33.5 41.3-43.5 51.3-53.5 61.3-63.5 71.3-73.5 81.3-83.5
   95 % over classes                10.3-15.7 20.3-25.7 30.3-35.7 40.3-45.7 50.3-55.7 60.3-65.7 70.3-75.7 80.3-85.7
 best on test, as papers report          20.0      30.0      40.0      50.0      60.0      70.0      80.0      90.0
 ESZSL, selected on validation           10.0      20.0      30.0      40.0      50.0      60.0      70.0      80.0
@@ -129,7 +129,7 @@ def test_lines_fit_a_terminal():
     assert max(map(len, report.LEGEND.splitlines())) <= 120
     row = line(report.table(result), "  95 % over classes")
     assert row.split()[4:] == ["100-100"] * 8
-    row = line(report.table(result), "  95 % over pictures")
+    row = line(report.table(result), "  95 % over images")
     assert row.split()[4:] == ["99.9-99.9"] * 8  # even the widest cells stay apart
 
 

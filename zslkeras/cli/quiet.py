@@ -12,7 +12,7 @@ def tensorflow():
         import absl.logging
         import tensorflow as tf
 
-        tf.config.list_physical_devices("GPU")  # looks for a driver, and says so where there is none
+        tf.config.list_physical_devices("GPU")  # looks for a driver, and prints a note if there is none
         absl.logging.set_verbosity(absl.logging.ERROR)
 
 

@@ -222,9 +222,7 @@ def pointing(experiment, finished):
         hits, chance = seeds["trained"][0][name, which]
         entry = {"maps": len(hits), "chance": float(chance.mean())}
         for state, of_seeds in seeds.items():
-            values = [float(one[name, which][0].mean()) for one in of_seeds]
-            std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            entry[state] = {"mean": float(np.mean(values)), "std": std, "values": values}
+            entry[state] = metrics.summary(one[name, which][0].mean() for one in of_seeds)
         table.setdefault(name, {})[which] = entry
     return {"pointing": table} if table else {}
 

@@ -223,7 +223,7 @@ def serve(model, name, host, port, limits=Limits(), say=print):
         listening.bind((host, port))
         listening.listen()  # clients that connect before the loop runs wait, and are not refused
     except (OSError, OverflowError) as error:
-        raise InputError(f"--serve: {host}:{port}: {error}; wanted a free port of this machine") from error
+        raise InputError(f"port: {host}:{port}: {error}; wanted a free port of this machine") from error
     say(f"serving http://{host}:{listening.getsockname()[1]}/v1/models/{name}:predict")
     sys.stdout.flush()
     app = app_of(model, name, limits)
