@@ -21,7 +21,7 @@ def compare(command, tiny_root, tmp_path):
     return run
 
 
-def test_rows_are_compared_paired_on_several_folds(compare, tmp_path):
+def test_rows_are_compared_paired_on_several_folds(compare, tiny_root, tmp_path):
     args = ["--model", "eszsl", "--rows", "standard,none,eszsl", "--folds", "2", "--seeds", "1"]
     done = compare(*args)
     assert done.returncode == 0, done.err
@@ -45,8 +45,9 @@ def test_rows_are_compared_paired_on_several_folds(compare, tmp_path):
         (("--data_root", tmp_path / "other"), "was started with data="),
         (("--precision", "mixed_bfloat16"), "was started with precision=float32, got precision=mixed_bfloat16"),
     ):
-        other = compare(*args, *more)
-        assert other.returncode == 2 and "--out: " in other.err and words in other.err, other.err
+        data = ("--dataset", "flo", "--data_root", tiny_root, "--out", tmp_path / "claim")
+        other = call(compare_command, tmp_path, tiny_root, tmp_path / "cache", *data, *args, *more)
+        assert other.code == 2 and "--out: " in other.err and words in other.err, other.err
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "claim").rglob("*.npz")} == trained
 
 
