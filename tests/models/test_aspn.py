@@ -4,8 +4,8 @@
 """
 
 import dataclasses
+import functools
 import re
-import sys
 
 import keras
 import numpy as np
@@ -14,14 +14,15 @@ import tensorflow as tf
 
 from tests.reference import aspn as reference
 from tests.reference.eszsl import scaled
+from tests.support import harness
 from tests.support.commands import arrays_of
+from tests.support.harness import assert_finite, run_of, same
+from tests.support.slopes import assert_slopes
 from tests.support.tiny import tiny
 from zslkeras import benchmarks
-from zslkeras.cli import quiet
 from zslkeras.models import aspn
 from zslkeras.models.aspn import ASPN, ASPNConfig
-from zslkeras.training import strategies
-from zslkeras.training.loop import Diverged, Run, Verdict
+from zslkeras.training.loop import Diverged
 
 SMALL = {
     "hidden": 8,
@@ -55,42 +56,45 @@ CONFIGS = {
     "inferred seen": {"semantic_theta": 0.8, "classes_in_loss": "seen", "attention": False},
     "scaled": {"scaling": "standard", "embedding_scaling": "minmax", "visual_activation": "linear"},
 }
-NETWORKS = (
-    ("encoder", ("hidden", "out")),
-    ("attention", ("f", "g")),
-    ("decoder", ("decoder_hidden", "decoder_semantics", "decoder_noise")),
-    ("critic", ("critic_hidden", "critic_out")),
-)
+NETWORKS = {
+    "encoder": ("hidden", "out"),
+    "attention": ("f", "g"),
+    "decoder": ("decoder_hidden", "decoder_semantics", "decoder_noise"),
+    "critic": ("critic_hidden", "critic_out"),
+}
 
 
-def small(**options):
-    return tiny(**{"classes": 5, "unseen": 2, "rows": 5, "attributes": 3, "width": 7, **options})
+small = functools.partial(harness.small, attributes=3)
 
 
 def made(benchmark=None, rates=(1.0, 1.0), spread=0.5, **overrides):
     """A model away from its initialization, with SGD for E and D and for the critic at `rates`."""
+
+    def value(name, draws):
+        lift = 0.5 if draws.ndim == 1 else 0.0  # of biases, or most units of a ReLU this small are dead
+        return spread * draws + lift
+
     model = ASPN.for_benchmark(benchmark or small(), ASPNConfig(**SMALL | overrides))
-    model.compile(*map(keras.optimizers.SGD, rates))
-    generator = np.random.default_rng(7)
-    for layer in layers_of(model).values():
-        for variable in layer.weights:
-            lift = 0.5 if variable.path.endswith("bias") else 0.0  # or most units of a ReLU this small are dead
-            variable.assign(spread * generator.standard_normal(variable.shape) + lift)
-    return model
+    variables = {name: layer.weights for name, layer in layers_of(model).items()}
+    return harness.with_weights(model, variables, value, *rates)
 
 
 def layers_of(model):
-    named = {name: getattr(model, name) for _, names in NETWORKS[:3] for name in names}
-    return named | dict(zip(NETWORKS[3][1], model.critic.layers, strict=True))
+    critic = dict(zip(NETWORKS["critic"], model.critic.layers, strict=True))
+    names = (name for network, names in NETWORKS.items() if network != "critic" for name in names)
+    return {name: getattr(model, name) for name in names} | critic
 
 
-def weights_of(model):
-    """The reference's dictionary: float64 kernels and biases, and the logit of alpha."""
-    weights = {}
-    for name, layer in layers_of(model).items():
-        values = [variable.numpy().astype(np.float64) for variable in layer.weights]
-        weights[name] = values if len(values) == 2 else [*values, np.zeros(values[0].shape[1])]
-    return weights | {"alpha_logit": [np.array(float(model.alpha_logit))]}
+def variables_of(model, *networks):
+    """Kernels and biases of some networks, or of all, by the name of their layer; alpha is part of the attention."""
+    networks = networks or tuple(NETWORKS)
+    layers = layers_of(model)
+    variables = {name: layers[name].weights for network in networks for name in NETWORKS[network]}
+    return variables | ({"alpha_logit": [model.alpha_logit]} if "attention" in networks else {})
+
+
+def weights_of(model, *networks):
+    return harness.in_float64(variables_of(model, *networks))
 
 
 def set_weights(model, **kernels):
@@ -100,26 +104,10 @@ def set_weights(model, **kernels):
         layers_of(model)[name].set_weights([kernel, bias] if layers_of(model)[name].use_bias else [kernel])
 
 
-def snapshot(model, networks):
-    names = [name for network, names in NETWORKS if network in networks for name in names]
-    values = [value for name in names for value in layers_of(model)[name].get_weights()]
-    return [*values, model.alpha_logit.numpy()] if "attention" in networks else values
+@dataclasses.dataclass(kw_only=True)
+class Batch(harness.Batch):
+    """A batch with the noise of its step."""
 
-
-def same(before, after):
-    return all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-@dataclasses.dataclass
-class Batch:
-    """One batch, its noise, and the classes of the stage, as the reference takes them: scaled, in float64."""
-
-    config: ASPNConfig
-    inputs: np.ndarray
-    x: np.ndarray
-    labels: np.ndarray
-    classes: np.ndarray
-    seen: np.ndarray
     critic_noise: np.ndarray
     noise: np.ndarray
     places: np.ndarray
@@ -130,37 +118,34 @@ class Batch:
 
 
 def batch_for(model, benchmark):
-    generator = np.random.default_rng(3)
-    rows, config = generator.choice(benchmark.train, 6, replace=False), model.config
-    inputs, labels = benchmark.inputs[rows], benchmark.labels[rows]
-    embeddings, width = benchmark.class_embeddings, model.noise_dim
-    return Batch(
-        config,
-        inputs,
-        scaled(config.scaling, inputs, benchmark.inputs[benchmark.train]),
-        labels,
-        scaled(config.embedding_scaling, embeddings, embeddings[benchmark.seen_classes]),
-        benchmark.seen_classes,
-        generator.standard_normal((6, width)),
-        generator.standard_normal((6, width)),
-        generator.random((6, 1)),
-    )
+    batch = harness.batch_for(model, benchmark, lambda config, x, train: scaled(config.scaling, x, train))
+    generator = np.random.default_rng(4)
+    critic_noise, noise = generator.standard_normal((2, 6, model.noise_dim))
+    return Batch(**vars(batch), critic_noise=critic_noise, noise=noise, places=generator.random((6, 1)))
+
+
+def ready(benchmark=None, **overrides):
+    """A model away from its initialization, and a batch for it."""
+    benchmark = benchmark or small()
+    model = made(benchmark, **overrides)
+    return model, batch_for(model, benchmark)
 
 
 def step(model, batch):
-    """`train_step` with the batch's noise in place of drawn noise; returns the losses as floats."""
+    """A training step with the batch's noise in place of drawn noise; returns the losses as floats."""
     noises = iter([batch.critic_noise, batch.noise] if model.config.critic_weight else [batch.noise])
     model.noise = lambda shape: tf.constant(next(noises), tf.float32)
     model.uniform = lambda shape: tf.constant(batch.places, tf.float32)
-    model.reset_metrics()
-    losses = model.train_step((tf.constant(batch.inputs), tf.constant(batch.labels)))
+    losses = harness.step(model, batch)
     assert next(noises, None) is None
-    return {name: float(loss) for name, loss in losses.items()}
+    return losses
 
 
 def expected_encode(weights, config, semantics, noise, context=None):
     alpha = 1 / (1 + np.exp(-weights["alpha_logit"][0])) if config.attention else None
     form, output = config.attention_axis, config.visual_activation
+    without_bias = {name: [weights[name][0], np.zeros(weights[name][0].shape[1])] for name in NETWORKS["attention"]}
+    weights = weights | without_bias
     return reference.encode(weights, semantics, noise, alpha=alpha, form=form, output=output, context=context)
 
 
@@ -188,7 +173,7 @@ def expected_losses(weights, batch):
     inferred, inferred_noise = reference.decode(weights, x, config.semantic_activation)
     s_cycle = reference.decode(weights, fake, config.semantic_activation)[0]
     x_cycle = expected_encode(weights, config, inferred, inferred_noise)
-    considered = batch.seen if config.classes_in_loss == "seen" else np.arange(len(batch.classes))
+    considered = batch.seen_ids if config.classes_in_loss == "seen" else np.arange(len(batch.classes))
     prototypes = np.zeros((len(batch.classes), x.shape[1]))
     prototypes[considered] = expected_prototypes(weights, config, batch.classes[considered], batch.classes)
     return {
@@ -218,46 +203,14 @@ def expected_total(weights, batch):
     )
 
 
-def slopes(loss, array, places, width=1e-6):
-    """Central differences of `loss()` at some places of a float64 array."""
-    found = []
-    for place in places:
-        old, values = array[place], []
-        for value in (old + width, old - width):
-            array[place] = value
-            values.append(loss())
-        array[place] = old
-        found.append((values[0] - values[1]) / (2 * width))
-    return np.array(found)
-
-
-def some_places(array, count=8):
-    places = list(np.ndindex(array.shape))
-    return [places[i] for i in np.random.default_rng(array.size).permutation(len(places))[:count]]
-
-
-def assert_moved_down(before, after, weights, name, loss):
-    """SGD at rate 1 moved layer `name` by minus the slopes of `loss`, a function of `weights`."""
-    for part, array in enumerate(weights[name]):
-        if part == 1 and name in ("f", "g"):
-            continue  # no bias
-        places = some_places(array)
-        wanted = -slopes(loss, array, places)
-        got = np.array([after[name][part][place] - before[name][part][place] for place in places])
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-6, err_msg=f"{name} {part}")
-        if (name, part) != ("critic_out", 1):  # Eq. (4) is a difference of scores
-            assert np.abs(wanted).max() > 1e-4, f"{name} {part}: too flat for the comparison to mean anything"
-
-
 # The equations.
 
 
 @pytest.mark.parametrize("axis", ["row", "column"])
 @pytest.mark.parametrize("attention", [True, False])
 def test_the_encoder_is_equations_5_and_6(axis, attention):
-    benchmark = small()
-    model = made(benchmark, attention=attention, attention_axis=axis)
-    batch, weights = batch_for(model, benchmark), weights_of(model)
+    model, batch = ready(attention=attention, attention_axis=axis)
+    weights = weights_of(model)
     got = model.encode(*(tf.constant(array, tf.float32) for array in (batch.s, batch.noise)))
     np.testing.assert_allclose(got, expected_encode(weights, model.config, batch.s, batch.noise), rtol=1e-5, atol=1e-6)
 
@@ -293,8 +246,8 @@ def test_the_decoder_splits_embedding_and_noise():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_under_each_decision(name, decision):
     benchmark = small()
-    model = made(benchmark, decision=decision, **CONFIGS[name])
-    batch, weights = batch_for(model, benchmark), weights_of(model)
+    model, batch = ready(benchmark, decision=decision, **CONFIGS[name])
+    weights = weights_of(model)
     built_in = expected_prototypes(weights, model.config, batch.classes, batch.classes)
     inferred = reference.decode(weights, batch.x, model.config.semantic_activation)[0]
     share = model.config.semantic_decision
@@ -347,9 +300,8 @@ def test_pure_losses():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_reported_losses_of_one_step(name):
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, weights, config = batch_for(model, benchmark), weights_of(model), model.config
+    model, batch = ready(**CONFIGS[name])
+    weights, config = weights_of(model), model.config
     got, wanted = step(model, batch), expected_losses(weights, batch)
     if config.critic_weight:
         wanted["critic_loss"], wanted["penalty"] = expected_critic_loss(weights, batch)
@@ -360,31 +312,35 @@ def test_reported_losses_of_one_step(name):
     np.testing.assert_allclose(got["alpha"], tf.sigmoid(model.alpha_logit), rtol=1e-6)
 
 
+SLOPE_OF_A_STEP = {"scale": 1e-4, "rtol": 1e-5, "atol": 2e-6}
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_of_encoder_and_decoder_follows_the_slope_of_equation_9(name):
-    benchmark = small()
-    model = made(benchmark, rates=(1.0, 0.1), **CONFIGS[name])
-    batch, before, config = batch_for(model, benchmark), weights_of(model), model.config
+    model, batch = ready(rates=(1.0, 0.1), **CONFIGS[name])
+    before, config = weights_of(model), model.config
     step(model, batch)
-    after, weights = weights_of(model), weights_of(model)
+    after = weights_of(model)
     # The slope is taken where E and D were, under the critic that has already made its step.
-    weights |= {key: [part.copy() for part in before[key]] for key in before if not key.startswith("critic")}
+    there = before | {layer: after[layer] for layer in NETWORKS["critic"]}
     layers = ["hidden", "out"]
     layers += ["f", "g", "alpha_logit"] if config.attention else []
     layers += ["decoder_hidden", "decoder_semantics"] if config.semantic_weight else []
     layers += ["decoder_noise"] if config.cycle_weight else []
-    for layer in layers:
-        assert_moved_down(before, after, weights, layer, lambda: expected_total(weights, batch))
+    moved = ({layer: weights[layer] for layer in layers} for weights in (before, after))
+    harness.assert_step_follows(lambda: expected_total(there, batch), *moved, **SLOPE_OF_A_STEP)
 
 
 @pytest.mark.parametrize("penalty", ["squared", "norm"])
 def test_a_step_of_the_critic_follows_the_slope_of_equation_4(penalty):
-    benchmark = small()
-    model = made(benchmark, rates=(0.0, 1.0), penalty=penalty)
-    batch, before, weights = batch_for(model, benchmark), weights_of(model), weights_of(model)
+    model, batch = ready(rates=(0.0, 1.0), penalty=penalty)
+    before = weights_of(model)
     step(model, batch)
-    for layer in ("critic_hidden", "critic_out"):
-        assert_moved_down(before, weights_of(model), weights, layer, lambda: expected_critic_loss(weights, batch)[0])
+    after = weights_of(model)
+    bias, moved_bias = (weights["critic_out"][1] for weights in (before, after))
+    np.testing.assert_allclose(moved_bias, bias, rtol=0, atol=2e-6)  # Eq. (4) is a difference of scores
+    moved = ({"hidden": weights["critic_hidden"], "out": weights["critic_out"][:1]} for weights in (before, after))
+    harness.assert_step_follows(lambda: expected_critic_loss(before, batch)[0], *moved, **SLOPE_OF_A_STEP)
 
 
 def test_critic_steps_repeat():
@@ -395,9 +351,10 @@ def test_critic_steps_repeat():
         model.noise = lambda shape: tf.constant(batch.noise, tf.float32)
         model.uniform = lambda shape: tf.constant(batch.places, tf.float32)
     for model in (twice, once, once):
-        model.train_step((tf.constant(batch.inputs), tf.constant(batch.labels)))
-    for a, b in zip(snapshot(twice, ["critic"]), snapshot(once, ["critic"]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5)
+        harness.step(model, batch)
+    for layer, weights in weights_of(twice, "critic").items():
+        for a, b in zip(weights, weights_of(once)[layer], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
 # Attention.
@@ -436,17 +393,10 @@ def test_in_context_of_the_candidates_a_prototype_depends_on_the_list(axis):
 @pytest.mark.parametrize("axis", ["row", "column"])
 def test_in_fixed_context_a_class_scores_the_same_in_any_list(axis):
     benchmark = small()
-    model, classes = made(benchmark, attention_axis=axis), benchmark.class_embeddings
-    inputs, new = benchmark.inputs[:4], np.random.default_rng(5).random((2, 3)).astype(np.float32)
-    listed = np.concatenate([classes, new])
-    scores = model.score_classes(inputs, listed).numpy()
+    model = made(benchmark, attention_axis=axis)
+    new = np.random.default_rng(5).random((2, 3)).astype(np.float32)
+    scores = harness.scores_in_any_company(model, benchmark.inputs[:4], new, rtol=1e-5, atol=1e-5)
     assert np.ptp(scores, axis=1).min() > 1e-2
-    order = np.random.default_rng(6).permutation(7)
-    same = {"rtol": 1e-5, "atol": 1e-5}
-    np.testing.assert_allclose(model(inputs), scores[:, :5], **same)  # built in, or given at call time
-    np.testing.assert_allclose(model.score_classes(inputs, listed[order]), scores[:, order], **same)
-    for c in range(7):
-        np.testing.assert_allclose(model.score_classes(inputs, listed[c : c + 1])[:, 0], scores[:, c], **same)
 
 
 # Cycle, critic and penalty.
@@ -480,19 +430,16 @@ def test_a_decoder_that_inverts_the_encoder_has_no_cycle_loss():
 def test_the_penalty_of_a_linear_critic(form):
     generator = np.random.default_rng(0)
     between, embeddings = (tf.constant(generator.standard_normal((6, width))) for width in (4, 3))
-    w = tf.Variable(generator.standard_normal((7, 1)))
-    with tf.GradientTape() as tape:
-        penalty = aspn.gradient_penalty(lambda pairs: tf.matmul(pairs, w), between, embeddings, form)
-    array = w.numpy()
 
-    def wanted():  # only the features' part of w: s is given
-        norm = np.linalg.norm(array[:4])
+    def penalty(w):
+        return aspn.gradient_penalty(lambda pairs: tf.matmul(pairs, w), between, embeddings, form)
+
+    def wanted(w):  # only the features' part of w: s is given
+        norm = np.linalg.norm(w[:4])
         return (norm**2 - 1) ** 2 if form == "squared" else (norm - 1) ** 2
 
-    np.testing.assert_allclose(penalty, wanted(), rtol=1e-10)
-    places = list(np.ndindex(array.shape))
-    got = tf.reshape(tape.gradient(penalty, w), [-1])
-    np.testing.assert_allclose(got, slopes(wanted, array, places), rtol=1e-5, atol=1e-9)
+    arrays = [generator.standard_normal((7, 1))]
+    (got,) = harness.assert_function(penalty, wanted, arrays, value_rtol=1e-10, count=7, rtol=1e-5, atol=1e-9)
     assert not np.any(got[4:]) and np.all(got[:4])
 
 
@@ -500,27 +447,19 @@ def test_the_penalty_of_a_linear_critic(form):
 def test_the_penalty_of_two_layers(form):
     generator = np.random.default_rng(0)
     between, embeddings = generator.standard_normal((6, 4)), generator.standard_normal((6, 3))
-    shapes = {"critic_hidden": [(7, 5), 5], "critic_out": [(5, 1), 1]}
-    weights = {name: [generator.standard_normal(shape) for shape in pair] for name, pair in shapes.items()}
-    variables = {name: [tf.Variable(array) for array in pair] for name, pair in weights.items()}
+    W, b, v, c = (generator.standard_normal(shape) for shape in [(7, 5), 5, (5, 1), 1])
 
-    def critic(pairs):
-        (W, b), (v, c) = variables["critic_hidden"], variables["critic_out"]
-        return tf.matmul(tf.nn.relu(tf.matmul(pairs, W) + b), v) + c
+    def penalty(W, v):
+        def critic(pairs):
+            return tf.matmul(tf.nn.relu(tf.matmul(pairs, W) + b), v) + c
 
-    with tf.GradientTape() as tape:
-        penalty = aspn.gradient_penalty(critic, tf.constant(between), tf.constant(embeddings), form)
-    kernels = variables["critic_hidden"][0], variables["critic_out"][0]
+        return aspn.gradient_penalty(critic, tf.constant(between), tf.constant(embeddings), form)
 
-    def wanted():
+    def wanted(W, v):
+        weights = {"critic_hidden": [W, b], "critic_out": [v, c]}
         return reference.gradient_penalty(reference.critic_input_gradient(weights, between, embeddings), form)
 
-    np.testing.assert_allclose(penalty, wanted(), rtol=1e-10)
-    for name, gradient in zip(weights, tape.gradient(penalty, kernels), strict=True):
-        array = weights[name][0]
-        places = some_places(array, 12)
-        got = [gradient.numpy()[place] for place in places]
-        np.testing.assert_allclose(got, slopes(wanted, array, places), rtol=1e-5, atol=1e-7)
+    harness.assert_function(penalty, wanted, [W, v], value_rtol=1e-10, count=12, rtol=1e-5, atol=1e-7)
 
 
 def test_the_reference_has_the_gradient_of_its_own_critic():
@@ -528,8 +467,7 @@ def test_the_reference_has_the_gradient_of_its_own_critic():
     weights = weights_of(made())
     x, s = generator.standard_normal((1, 7)), generator.standard_normal((1, 3))
     got = reference.critic_input_gradient(weights, x, s)
-    wanted = slopes(lambda: reference.critic(weights, x, s)[0], x, list(np.ndindex(x.shape)))
-    np.testing.assert_allclose(got[0], wanted, atol=1e-8)
+    assert_slopes(lambda: reference.critic(weights, x, s)[0], x, got, count=7, atol=1e-8)
 
 
 @pytest.mark.parametrize("form", ["squared", "norm"])
@@ -544,27 +482,22 @@ def test_features_that_are_all_zero_have_finite_gradients(form):
     np.testing.assert_allclose(penalty, 1.0, rtol=1e-5)  # no hidden unit of the critic is awake
     for gradient in tape.gradient(penalty, model.critic.trainable_variables[::2]):
         assert np.isfinite(gradient).all()
-    assert np.isfinite(list(step(model, batch).values())).all()
-    for weight in model.get_weights():
-        assert np.isfinite(weight).all()
+    assert_finite(model, **step(model, batch))
 
 
 @pytest.mark.parametrize("moving", ["critic", "encoder and decoder"])
 def test_a_step_of_one_side_leaves_the_other_where_it_was(moving):
-    benchmark, others = small(), ["encoder", "attention", "decoder"]
-    model = made(benchmark, rates=(0.0, 1.0) if moving == "critic" else (1.0, 0.0))
-    before = snapshot(model, others), snapshot(model, ["critic"])
-    step(model, batch_for(model, benchmark))
-    after = snapshot(model, others), snapshot(model, ["critic"])
-    assert same(before[0], after[0]) == (moving == "critic")
-    assert same(before[1], after[1]) == (moving != "critic")
+    model, batch = ready(rates=(0.0, 1.0) if moving == "critic" else (1.0, 0.0))
+    others = weights_of(model, "encoder", "attention", "decoder")
+    critic = weights_of(model, "critic")
+    step(model, batch)
+    assert same(others, weights_of(model, "encoder", "attention", "decoder")) == (moving == "critic")
+    assert same(critic, weights_of(model, "critic")) == (moving != "critic")
 
 
 def test_there_is_one_critic():
     """Two would score the same pair differently: here E returns the real features exactly."""
-    benchmark = small()
-    model = made(benchmark)
-    batch = batch_for(model, benchmark)
+    model, batch = ready()
     batch.inputs = np.tile(np.arange(1, 8, dtype=np.float32), (6, 1))
     set_weights(model, out=(np.zeros((8, 7)), batch.inputs[0]))
     losses = step(model, batch)
@@ -608,7 +541,7 @@ def test_unseen_classes_are_in_the_loss_or_not_read_at_all(classes, overrides):
         benchmark.class_embeddings[benchmark.unseen_classes[0], 1] += shift
         model = made(benchmark, rates=(0.1, 0.1), classes_in_loss=classes, **overrides)
         losses.append(step(model, batch_for(model, benchmark))["class_loss"])
-        ends.append(snapshot(model, ["encoder", "attention", "decoder", "critic"]))
+        ends.append(weights_of(model))
     assert (losses[0] == losses[1]) == (classes == "seen")
     assert same(*ends) == (classes == "seen")
 
@@ -630,10 +563,8 @@ def test_the_slope_of_the_class_loss_in_the_embeddings(classes, attention):
         assert not got[benchmark.unseen_classes].any()
         return
     assert np.abs(got[benchmark.unseen_classes]).max(axis=1).min() > 1e-3
-    wanted = slopes(
-        lambda: expected_losses(weights, batch)["class_loss"], batch.classes, list(np.ndindex(batch.classes.shape))
-    )
-    np.testing.assert_allclose(got.ravel(), wanted, rtol=1e-5, atol=1e-6)
+    loss, every_place = lambda: expected_losses(weights, batch)["class_loss"], batch.classes.size
+    assert_slopes(loss, batch.classes, got, count=every_place, rtol=1e-5, atol=1e-6)
 
 
 # Replicas.
@@ -645,29 +576,23 @@ REPLICATED = {
 }
 
 
-def several_steps(strategy, overrides):
-    """A model after four steps; each replica has its part of the rows, and of the noise that belongs to them."""
-    generator, benchmark = np.random.default_rng(2), small()
-    rows = np.array([generator.choice(benchmark.train, 8, replace=False) for _ in range(4)])
-    with strategy.scope():
-        model = made(benchmark, rates=(0.02, 0.02), **overrides)
+def several_steps(strategy, name):
+    """A model after four steps, and the losses of the first; noise that belongs to a row goes where the row goes."""
+    generator, benchmark = np.random.default_rng(3), small()
+    noise = generator.standard_normal((8, 2)).astype(np.float32)
+    places = generator.random((8, 1)).astype(np.float32)
 
-    def part(array):
-        context = tf.distribute.get_replica_context()
-        share = array.shape[0] // context.num_replicas_in_sync
-        return tf.convert_to_tensor(array)[context.replica_id_in_sync_group * share :][:share]
+    def make():
+        model = made(benchmark, rates=(0.02, 0.02), **REPLICATED[name])
+        model.noise = lambda shape: harness.part_of_replica(noise)
+        model.uniform = lambda shape: harness.part_of_replica(places)
+        return model
 
-    noise, places = generator.standard_normal((8, 2)), generator.random((8, 1))
-    model.noise = lambda shape: part(noise.astype(np.float32))
-    model.uniform = lambda shape: part(places.astype(np.float32))
+    return harness.trained_under(strategy, make, harness.batches_of(benchmark, 4))
 
-    @tf.function
-    def train_step(inputs, labels):
-        strategy.run(lambda: model.train_step((part(inputs), part(labels))))
 
-    for batch in rows:
-        train_step(tf.constant(benchmark.inputs[batch]), tf.constant(benchmark.labels[batch]))
-    return model
+def numbered(model):
+    return {str(number): variable for number, variable in enumerate(model.trainable_variables)}
 
 
 @pytest.fixture(scope="module")
@@ -678,13 +603,13 @@ def on_two_replicas(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REPLICATED)
 def test_two_replicas_train_as_one(name, on_two_replicas):
-    one, before = several_steps(tf.distribute.get_strategy(), REPLICATED[name]), made()
-    for number, variable in enumerate(one.trainable_variables):
-        other = on_two_replicas[f"{name}/{number}"]
-        np.testing.assert_allclose(other, variable, rtol=0, atol=1e-5, err_msg=variable.path)
-    for network, _ in NETWORKS:  # otherwise the comparison could not fail
-        pairs = zip(snapshot(one, [network]), snapshot(before, [network]), strict=True)
-        assert max(np.abs(a - b).max() for a, b in pairs) > 1e-3, network
+    (one, _), before = several_steps(tf.distribute.get_strategy(), name), made()
+    two = harness.saved_under(name, on_two_replicas)
+    for number, variable in numbered(one).items():
+        np.testing.assert_allclose(two[number], variable, rtol=0, atol=1e-5, err_msg=variable.path)
+    for network in NETWORKS:  # otherwise the comparison could not fail
+        ends = (keras.tree.flatten(weights_of(model, network)) for model in (one, before))
+        assert max(np.abs(a - b).max() for a, b in zip(*ends, strict=True)) > 1e-3, network
 
 
 # Signed features.
@@ -694,7 +619,7 @@ def trained(benchmark, epochs, **overrides):
     keras.utils.set_random_seed(0)
     model = ASPN.for_benchmark(benchmark, ASPNConfig(**overrides))
     model.compile()
-    run = Run(benchmark, tf.distribute.get_strategy(), lambda *_: Verdict({}, 0.0, {}), 0, epochs=epochs)
+    run = run_of(benchmark, epochs=epochs)
     model.learn(run)
     return model, run.history
 
@@ -751,8 +676,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(side, t
     def run(epochs, *callbacks):
         model = ASPN.for_benchmark(benchmark, ASPNConfig(**sizes))
         model.compile()
-        strategy, judge = tf.distribute.get_strategy(), lambda *_: Verdict({}, 0.0, {})
-        return model, Run(benchmark, strategy, judge, 0, path, epochs, callbacks)
+        return model, run_of(benchmark, path, epochs, callbacks)
 
     def absurd(epoch, logs=None):
         if epoch == 2:
@@ -769,8 +693,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(side, t
     model.learn(resumed)
     assert [state["epoch"] for state in resumed.history] == [1, 2, 3]
     assert resumed.history[:2] == diverging.history
-    for weight in model.get_weights():
-        assert np.isfinite(weight).all()
+    assert_finite(model)
 
 
 def test_weights_that_are_no_numbers_are_never_the_last_good_checkpoint(tmp_path):
@@ -784,10 +707,9 @@ def test_weights_that_are_no_numbers_are_never_the_last_good_checkpoint(tmp_path
         if epoch == 2:
             model.optimizer.learning_rate = float("nan")
 
-    strategy, judge = tf.distribute.get_strategy(), lambda *_: Verdict({}, 0.0, {})
     callback = keras.callbacks.LambdaCallback(on_epoch_begin=absurd)
     with pytest.raises(Diverged):
-        model.learn(Run(benchmark, strategy, judge, 0, path, 5, [callback]))
+        model.learn(run_of(benchmark, path, 5, [callback]))
     with np.load(path) as file:
         broken = [name for name in file.files if name.startswith("model/") and np.isnan(file[name]).any()]
     assert not broken
@@ -798,10 +720,8 @@ def test_an_absurd_learning_rate_stops_at_once(tmp_path):
     config = ASPNConfig(hidden=24, attention_dim=4, critic_hidden=8, batch_size=32, learning_rate=1e30)
     model = ASPN.for_benchmark(benchmark, config)
     model.compile()
-    judge = lambda *_: Verdict({}, 0.0, {})  # noqa: E731
-    run = Run(benchmark, tf.distribute.get_strategy(), judge, 0, tmp_path / "seed0-final.npz")
     with pytest.raises(Diverged, match=r"is not a finite number at step [12]; no checkpoint yet"):
-        model.learn(run)
+        model.learn(run_of(benchmark, tmp_path / "seed0-final.npz"))
     assert not list(tmp_path.iterdir())
 
 
@@ -821,34 +741,29 @@ def test_an_absurd_learning_rate_stops_at_once(tmp_path):
     ],
 )
 def test_a_choice_that_does_not_exist_is_a_sentence(name, wanted):
-    with pytest.raises(ValueError) as caught:
-        ASPNConfig(**{name: "none"})
-    assert str(caught.value) == f"{name}: got 'none'; wanted one of {wanted}"
+    harness.assert_refuses(ASPNConfig, name, "none", f"one of {wanted}")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 1.5])
 def test_alpha_lies_between_zero_and_one(alpha):
-    with pytest.raises(ValueError) as caught:
-        ASPNConfig(alpha=alpha)
-    assert str(caught.value) == f"alpha: got {alpha}; wanted more than 0 and less than 1"
+    harness.assert_refuses(ASPNConfig, "alpha", alpha, "more than 0 and less than 1")
 
 
 @pytest.mark.parametrize("name", ASPN.ablations)
 def test_each_ablation_trains_its_own_parts(name):
     """That the baseline follows theta L_cls + L_V alone is among the slopes of Eq. (9) above."""
-    benchmark = small()
-    model = made(benchmark, rates=(0.1, 0.1), **ASPN.ablations[name])
+    model, batch = ready(rates=(0.1, 0.1), **ASPN.ablations[name])
     trained = {
         "baseline": ["encoder"],
         "spn": ["encoder", "decoder", "critic"],
         "aspn": ["encoder", "decoder", "critic", "attention"],
     }[name]
-    before = {network: snapshot(model, [network]) for network, _ in NETWORKS}
-    wanted = sum(len(values) for network, values in before.items() if network in trained)
-    assert len(model.trainable_variables) == wanted
-    step(model, batch_for(model, benchmark))
+    before = {network: keras.tree.flatten(weights_of(model, network)) for network in NETWORKS}
+    assert len(model.trainable_variables) == sum(len(before[network]) for network in trained)
+    step(model, batch)
     for network, values in before.items():
-        moved = [not np.array_equal(a, b) for a, b in zip(values, snapshot(model, [network]), strict=True)]
+        after = keras.tree.flatten(weights_of(model, network))
+        moved = [not np.array_equal(a, b) for a, b in zip(values, after, strict=True)]
         if network in trained:
             assert sum(moved) >= len(moved) - (network == "critic"), network  # the critic's last bias cancels
         else:
@@ -858,9 +773,7 @@ def test_each_ablation_trains_its_own_parts(name):
 @pytest.mark.parametrize("name", ASPN.ablations)
 def test_each_ablation_holds_on_top_of_any_config(name):
     """The inference of embeddings classifies too here: the baseline has none to do it with."""
-    benchmark = small()
-    model = made(benchmark, **{"semantic_theta": 0.5, "semantic_decision": 0.5, **ASPN.ablations[name]})
-    batch = batch_for(model, benchmark)
+    model, batch = ready(**{"semantic_theta": 0.5, "semantic_decision": 0.5, **ASPN.ablations[name]})
     assert np.isfinite(list(step(model, batch).values())).all()
     before = model(batch.inputs).numpy()
     set_weights(model, decoder_semantics=np.ones((8, 3)))
@@ -868,9 +781,7 @@ def test_each_ablation_holds_on_top_of_any_config(name):
 
 
 def test_dropout_is_of_training_alone():
-    benchmark = small()
-    model = made(benchmark, dropout=0.25, attention=False)
-    batch = batch_for(model, benchmark)
+    model, batch = ready(dropout=0.25, attention=False)
     s, z = (tf.constant(array, tf.float32) for array in (batch.s, batch.noise))
     drawn = np.random.default_rng(0).random((6, 8))
     model.uniform = lambda shape: tf.constant(drawn, tf.float32)
@@ -885,7 +796,9 @@ def test_dropout_is_of_training_alone():
 def test_the_sizes_of_awa_have_the_parameters_of_table_2():
     model = ASPN(ASPNConfig(), (2048,), np.zeros((50, 85), np.float32), np.arange(50) < 40)
     assert model.noise_dim == 85  # |z|: the paper is silent
-    count = {network: sum(layers_of(model)[name].count_params() for name in names) for network, names in NETWORKS}
+    count = {
+        network: sum(layers_of(model)[name].count_params() for name in names) for network, names in NETWORKS.items()
+    }
     assert count == {"encoder": 3_996_248, "attention": 810_000, "decoder": 3_994_370, "critic": 2_562_001}
     assert sum(v.numpy().size for v in model.trainable_variables) == sum(count.values()) + 1  # and alpha
     # 13.9 M in the paper: the predecessor's code has a critic for real pairs and another for generated ones.
@@ -893,15 +806,4 @@ def test_the_sizes_of_awa_have_the_parameters_of_table_2():
 
 
 if __name__ == "__main__":
-    quiet.tensorflow()
-    (out,) = sys.argv[1:]
-    mirrored = strategies.get_strategy("mirrored", 2)
-    learned = {name: several_steps(mirrored, overrides) for name, overrides in REPLICATED.items()}
-    np.savez(
-        out,
-        **{
-            f"{name}/{number}": variable.numpy()
-            for name, model in learned.items()
-            for number, variable in enumerate(model.trainable_variables)
-        },
-    )
+    harness.save_from_two_replicas(several_steps, REPLICATED, numbered)

@@ -3,24 +3,20 @@
 `python -m tests.models.test_dcen OUT` trains on two replicas, for `test_two_replicas_train_as_one`.
 """
 
-import dataclasses
-import sys
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.reference import dcen as reference
+from tests.support import harness
 from tests.support.commands import start
-from tests.support.slopes import assert_slopes, slope
-from tests.support.tiny import tiny
-from zslkeras.cli import quiet
+from tests.support.harness import assert_function, assert_losses, step
+from tests.support.slopes import slope
 from zslkeras.images import backbones
 from zslkeras.models import dcen
 from zslkeras.models.dcen import DCEN, DCENConfig
-from zslkeras.training import strategies
-from zslkeras.training.loop import Run, Verdict
+from zslkeras.training.loop import Verdict
 
 RNG = np.random.default_rng(11)
 FEATURES, CLASSES = RNG.standard_normal((5, 7)), RNG.standard_normal((4, 7))
@@ -28,36 +24,29 @@ DISTANCES = RNG.random((5, 4))
 LABELS = np.array([2, 0, 3, 3, 1])
 
 
-def gradient(loss, *arrays):
-    """Gradients of `loss(*tensors)`; None where there is none."""
-    tensors = [tf.constant(array) for array in arrays]
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        value = loss(*tensors)
-    return value, tape.gradient(value, tensors)
-
-
 # The equations.
 
 
 def test_distance():
-    got, (of_features, of_classes) = gradient(
-        lambda f, h: tf.reduce_sum(dcen.distance(f, h) * DISTANCES), FEATURES, CLASSES
-    )
     np.testing.assert_allclose(dcen.distance(FEATURES, CLASSES), reference.distance(FEATURES, CLASSES), rtol=1e-12)
-    for array, slopes in ((FEATURES, of_features), (CLASSES, of_classes)):
-        assert_slopes(
-            lambda: np.sum(reference.distance(FEATURES, CLASSES) * DISTANCES), array, slopes.numpy(), rtol=1e-6
-        )
+    assert_function(
+        lambda f, h: tf.reduce_sum(dcen.distance(f, h) * DISTANCES),
+        lambda f, h: np.sum(reference.distance(f, h) * DISTANCES),
+        [FEATURES, CLASSES],
+        rtol=1e-6,
+    )
 
 
 def test_distance_of_vectors_without_a_direction():
     """What a ReLU leaves may be nothing at all."""
     features, classes = FEATURES.copy(), CLASSES.copy()
     features[1], classes[2] = 0.0, 0.0
-    got, slopes = gradient(lambda f, h: tf.reduce_sum(dcen.distance(f, h)), features, classes)
-    np.testing.assert_allclose(dcen.distance(features, classes), reference.distance(features, classes), rtol=1e-12)
-    assert all(np.isfinite(each).all() for each in slopes)
+    tensors = tf.constant(features), tf.constant(classes)
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        distances = dcen.distance(*tensors)
+    np.testing.assert_allclose(distances, reference.distance(features, classes), rtol=1e-12)
+    assert all(np.isfinite(each).all() for each in tape.gradient(distances, tensors))
     near = dcen.distance(1e-8 * FEATURES, 1e8 * CLASSES)  # but length alone does not matter
     np.testing.assert_allclose(near, reference.distance(FEATURES, CLASSES), rtol=1e-7)
 
@@ -65,9 +54,7 @@ def test_distance_of_vectors_without_a_direction():
 @pytest.mark.parametrize("name", ["triplet", "semantic"])
 def test_alignment(name):
     loss, wanted = getattr(dcen, f"{name}_loss"), getattr(reference, name)
-    value, (got,) = gradient(lambda distances: loss(distances, LABELS), DISTANCES)
-    np.testing.assert_allclose(value, wanted(DISTANCES, LABELS), rtol=1e-12)
-    assert_slopes(lambda: wanted(DISTANCES, LABELS), DISTANCES, got.numpy(), rtol=1e-6)
+    assert_function(lambda d: loss(d, LABELS), lambda d: wanted(d, LABELS), [DISTANCES], rtol=1e-6)
 
 
 def test_the_hardest_negative_is_not_the_class_itself():
@@ -85,26 +72,34 @@ def test_the_hardest_negative_is_not_the_class_itself():
 @pytest.mark.parametrize("norm", ["squared", "printed"])
 def test_prediction(norm):
     predicted, attributes = RNG.standard_normal((2, 5, 6))
-    value, (got,) = gradient(lambda p: dcen.prediction_loss(p, attributes, norm), predicted)
-    np.testing.assert_allclose(value, reference.prediction(predicted, attributes, norm), rtol=1e-12)
-    assert_slopes(lambda: reference.prediction(predicted, attributes, norm), predicted, got.numpy(), rtol=1e-6)
+    assert_function(
+        lambda p: dcen.prediction_loss(p, attributes, norm),
+        lambda p: reference.prediction(p, attributes, norm),
+        [predicted],
+        rtol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("norm", ["squared", "printed"])
 def test_a_perfect_prediction_has_a_finite_slope(norm):
     attributes = RNG.random((3, 4))
-    value, (got,) = gradient(lambda p: dcen.prediction_loss(p, attributes, norm), attributes)
-    assert abs(float(value)) < 1e-5 and np.isfinite(got).all()
+    predicted = tf.Variable(attributes)
+    with tf.GradientTape() as tape:
+        value = dcen.prediction_loss(predicted, attributes, norm)
+    assert abs(float(value)) < 1e-5 and np.isfinite(tape.gradient(value, predicted)).all()
 
 
 @pytest.mark.parametrize("size", [9, 1])
 def test_info_nce(size):
     queries, keys, queue = RNG.standard_normal((5, 6)), RNG.standard_normal((5, 6)), RNG.standard_normal((size, 6))
     for tau in (0.07, 1.0):
-        value, (got, *_) = gradient(lambda q, tau=tau: dcen.info_nce(q, keys, queue, tau), queries)
-        np.testing.assert_allclose(value, reference.info_nce(queries, keys, queue, tau), rtol=1e-10)
-        assert_slopes(
-            lambda tau=tau: reference.info_nce(queries, keys, queue, tau), queries, got.numpy(), rtol=1e-5, atol=1e-8
+        assert_function(
+            lambda q, tau=tau: dcen.info_nce(q, keys, queue, tau),
+            lambda q, tau=tau: reference.info_nce(q, keys, queue, tau),
+            [queries],
+            value_rtol=1e-10,
+            rtol=1e-5,
+            atol=1e-8,
         )
 
 
@@ -209,18 +204,10 @@ SMALL = {
 }
 
 
-def small(**options):
-    """Pictures, with seen classes that are not the first ones."""
-    benchmark = tiny("images", **{"classes": 6, "unseen": 2, "rows": 5, "attributes": 4, **options})
-    order = np.array([4, 0, 1, 2, 5, 3])  # class c was order[c]
-    place = np.argsort(order)
-    return dataclasses.replace(
-        benchmark,
-        labels=place[benchmark.labels].astype(np.int32),
-        class_embeddings=benchmark.class_embeddings[order],
-        seen_classes=np.sort(place[benchmark.seen_classes]),
-        unseen_classes=np.sort(place[benchmark.unseen_classes]),
-    )
+def small(rows=5):
+    """Images, with seen classes that are not the first ones."""
+    benchmark = harness.small("images", classes=6, width=16, rows=rows)
+    return harness.renumbered(benchmark, np.array([1, 2, 3, 5, 0, 4]))
 
 
 def fresh(benchmark=None, **overrides):
@@ -243,14 +230,25 @@ def made(benchmark=None, rate=0.0, **overrides):
     return model
 
 
-def views(benchmark, count=4, seed=3):
-    """A batch as `train_step` takes it: two views of other pictures each, which differ by more than a little."""
+def batch_for(benchmark, count=4, seed=3):
+    """Two views of `count` images each, which differ by more than a little."""
     generator = np.random.default_rng(seed)
     rows = generator.choice(benchmark.train, count, replace=False)
-    pictures = benchmark.inputs[rows].astype(np.float32)
-    one = np.clip(pictures[:, :, ::-1] + 10 * generator.standard_normal(pictures.shape), 0, 255)
-    two = np.clip(pictures[:, ::-1] + 10 * generator.standard_normal(pictures.shape), 0, 255)
-    return (one.astype(np.float32), two.astype(np.float32)), benchmark.labels[rows]
+    images = benchmark.inputs[rows].astype(np.float32)
+    one = np.clip(images[:, :, ::-1] + 10 * generator.standard_normal(images.shape), 0, 255)
+    two = np.clip(images[:, ::-1] + 10 * generator.standard_normal(images.shape), 0, 255)
+    return harness.Batch(
+        inputs=(one.astype(np.float32), two.astype(np.float32)),
+        labels=benchmark.labels[rows],
+        classes=benchmark.class_embeddings,
+        seen=benchmark.seen_mask,
+    )
+
+
+def ready(**overrides):
+    """A model away from where it starts, and a batch for it."""
+    benchmark = small()
+    return made(benchmark, **overrides), batch_for(benchmark)
 
 
 def as_layer(dense, norm=None):
@@ -316,28 +314,28 @@ class Draws:
         return np.random.default_rng(len(shape)).random(shape).astype(np.float32)
 
 
-def masked(benchmark, config):
-    """a_hat of the seen classes, by the draws of `Draws`."""
-    attributes = benchmark.class_embeddings[benchmark.seen_classes]
+def masked(batch, config):
+    """a of the seen classes, and their a_hat by the draws of `Draws`."""
+    attributes = batch.classes[batch.seen_ids]
     draws = (Draws.of(shape) for shape in (attributes.shape[:1], attributes.shape))
     return attributes, reference.mask(attributes, *draws, config.mask_probability, config.sigma)
 
 
-def expected(model, benchmark, batch):
-    """The losses of one step and Eq. (7) by the reference, f and g of the pictures being the networks' own."""
-    (one, two), labels = batch
+def expected(model, batch):
+    """The losses of one step and Eq. (7) by the reference, f and g of the images being the networks' own."""
+    one, two = batch.inputs
     features, keys = encoded(model.encoder, one, training=True), encoded(model.momentum_encoder, two, training=False)
-    return from_features(model, benchmark, features, keys, labels)
+    return from_features(model, batch, features, keys)
 
 
-def from_features(model, benchmark, features, keys, labels, **weights):
+def from_features(model, batch, features, keys, **weights):
     """The same of any f(I), g(I); `weights` stand in for the layers of `semantic` or `predictor`."""
-    config, labels = model.config, np.searchsorted(benchmark.seen_classes, labels)
-    attributes, a_hat = masked(benchmark, config)
+    config, labels = model.config, np.searchsorted(batch.seen_ids, batch.labels)
+    attributes, a_hat = masked(batch, config)
     h = reference.embed(a_hat, weights.get("semantic") or layers_of(model.semantic), training=True)
     alignment = reference.triplet if config.triplet else reference.semantic
-    identity = aligned = predicted = 0.0
     aligned = alignment(reference.distance(features, h), labels)
+    identity = predicted = 0.0
     if config.lambda1:
         identity = reference.info_nce(features, keys, model.queue.numpy(), config.tau)
     if config.lambda2:
@@ -346,11 +344,6 @@ def from_features(model, benchmark, features, keys, labels, **weights):
         predicted = reference.prediction(attribute, attributes[labels], config.prediction_norm)
     losses = {"instance_loss": identity, "semantic_loss": aligned, "prediction_loss": predicted}
     return losses, reference.total(identity, aligned, predicted, config.lambda1, config.lambda2)
-
-
-def step(model, batch):
-    model.reset_metrics()
-    return {name: float(loss) for name, loss in model.train_step(tf.nest.map_structure(tf.constant, batch)).items()}
 
 
 def values_of(network):
@@ -375,32 +368,24 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_losses_of_one_step(name):
     """Eq. (3), (4), (5): each ablation leaves out its part and nothing else."""
-    benchmark = small()
-    model, batch = made(benchmark, **CONFIGS[name]), views(benchmark)
+    model, batch = ready(**CONFIGS[name])
     Draws(model)
-    wanted, _ = expected(model, benchmark, batch)
-    got = step(model, batch)
-    assert set(got) == set(wanted)
-    for loss, value in wanted.items():
-        np.testing.assert_allclose(got[loss], value, rtol=1e-4, atol=1e-6, err_msg=loss)
+    wanted, _ = expected(model, batch)
+    assert_losses(step(model, batch), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_scores_are_cosines_of_the_running_statistics():
     benchmark = small()
     model = made(benchmark)
     features = encoded(model.encoder, benchmark.inputs[:5].astype(np.float32), training=False)
-    new = np.concatenate([np.random.default_rng(5).random((3, 4), np.float32), benchmark.class_embeddings])
-    h = reference.embed(new, layers_of(model.semantic), training=False)
-    got = model.score_classes(benchmark.inputs[:5], new).numpy()
+    new = np.random.default_rng(5).random((3, 4), np.float32)
+    classes = np.concatenate([new, benchmark.class_embeddings])
+    h = reference.embed(classes, layers_of(model.semantic), training=False)
+    got = harness.scores_in_any_company(model, benchmark.inputs[:5], new, atol=1e-6)
     np.testing.assert_allclose(got, 1 - reference.distance(features, h), rtol=1e-5, atol=1e-6)
     assert np.ptp(got) > 0.05
     np.testing.assert_array_equal(np.argmax(got, axis=1), reference.decide(features, h))
-    for c in range(len(new)):  # a class alone, and among all
-        np.testing.assert_allclose(
-            model.score_classes(benchmark.inputs[:5], new[c : c + 1])[:, 0], got[:, c], atol=1e-6
-        )
-    np.testing.assert_allclose(model(benchmark.inputs[:5]), got[:, 3:], atol=1e-6)
-    one_by_one = np.concatenate([model.score_classes(benchmark.inputs[i : i + 1], new) for i in range(5)])
+    one_by_one = np.concatenate([model.score_classes(benchmark.inputs[i : i + 1], classes) for i in range(5)])
     np.testing.assert_allclose(one_by_one, got, atol=1e-6)
 
 
@@ -414,22 +399,20 @@ def test_nothing_is_masked_when_classes_are_scored():
 
 def test_one_mask_a_class_and_step():
     """Positives and negatives of a step are the same vectors, or the triplet compares unlike ones."""
-    benchmark = small()
-    model = made(benchmark)
+    model, batch = ready()
     draws = Draws(model)
-    step(model, views(benchmark))
+    step(model, batch)
     assert sorted(draws.shapes, key=len) == [(4,), (4, 4)]  # the seen classes, and their attributes
 
 
 def test_statistics_of_h_are_of_the_seen_classes():
-    benchmark = small()
-    model = made(benchmark)
+    model, batch = ready()
     Draws(model)
     first = layers_of(model.semantic)[0]
-    _, a_hat = masked(benchmark, model.config)
+    _, a_hat = masked(batch, model.config)
     inside = a_hat @ first["kernel"] + (0 if first["bias"] is None else first["bias"])
     norm = next(x for x in model.semantic._flatten_layers() if isinstance(x, keras.layers.BatchNormalization))
-    step(model, views(benchmark))
+    step(model, batch)
     for name, wanted in (("mean", inside.mean(0)), ("variance", inside.var(0))):
         moved = norm.momentum * first[name] + (1 - norm.momentum) * wanted
         np.testing.assert_allclose(getattr(norm, f"moving_{name}"), moved, rtol=1e-5, atol=1e-7)
@@ -443,9 +426,8 @@ def pooled(maps, layer, training):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_f_ends_in_a_block_over_places_and_their_mean(training):
-    benchmark = small()
-    model = made(benchmark)
-    (one, _), _ = views(benchmark)
+    model, batch = ready()
+    one, _ = batch.inputs
     features, maps = encoded(model.encoder, one, training), maps_of(model.encoder, one, training)
     np.testing.assert_allclose(features, pooled(maps, head_of(model.encoder), training), rtol=1e-4, atol=1e-5)
 
@@ -458,10 +440,9 @@ def trained_layers(model):
 @pytest.mark.parametrize("name", ["full", "basic_zsl", "printed norm"])
 def test_a_step_follows_equation_7(name):
     """The weights of the head of f, of h and of the predictor go down the slope of the whole of it."""
-    benchmark = small()
-    model, batch = made(benchmark, rate=1.0, **CONFIGS[name]), views(benchmark)
+    model, batch = ready(rate=1.0, **CONFIGS[name])
     Draws(model)
-    (one, two), labels = batch
+    one, two = batch.inputs
     maps, keys = maps_of(model.encoder, one, training=True), encoded(model.momentum_encoder, two, training=False)
     layers = trained_layers(model)
     names = ("kernel", "gamma", "beta", "bias")
@@ -471,7 +452,7 @@ def test_a_step_follows_equation_7(name):
     def loss():
         features = pooled(maps, layers["head"][0], training=True)
         weights = {part: layers.get(part) for part in ("semantic", "predictor")}
-        return from_features(model, benchmark, features, keys, labels, **weights)[1]
+        return from_features(model, batch, features, keys, **weights)[1]
 
     directions = np.random.default_rng(0)
     wanted = {}
@@ -505,7 +486,7 @@ def test_g_follows_f_with_its_running_statistics():
     model = made(benchmark, rate=0.1)
     for n in range(2):
         g, f = values_of(model.momentum_encoder), values_of(model.encoder)
-        step(model, views(benchmark, seed=n))
+        step(model, batch_for(benchmark, seed=n))
         moved = values_of(model.encoder)
         got = values_of(model.momentum_encoder)
         for name, *each in zip([v.path for v in model.encoder.variables], g, f, moved, got, strict=True):
@@ -524,7 +505,7 @@ def test_the_distance_of_g_shrinks_by_m_where_f_stands_still():
 
     before = distances()
     for n in range(2):
-        step(model, views(benchmark, seed=n))
+        step(model, batch_for(benchmark, seed=n))
     np.testing.assert_allclose(distances(), 0.8**2 * before, rtol=1e-4)
     assert before.min() > 1e-3
 
@@ -555,8 +536,8 @@ def test_keys_are_enqueued_in_their_order(size):
     model = made(benchmark, queue_size=size)
     queue, position = model.queue.numpy(), 0
     for n in range(2):
-        (_, two), _ = batch = views(benchmark, seed=n)
-        keys = encoded(model.momentum_encoder, two, training=False)
+        batch = batch_for(benchmark, seed=n)
+        keys = encoded(model.momentum_encoder, batch.inputs[1], training=False)
         step(model, batch)
         queue, position = reference.enqueue(queue, position, unit(keys))
         assert int(model.position) == position
@@ -577,7 +558,7 @@ def trained(path=None, epochs=2):
         states.append(values_of(model.encoder))
         return Verdict({}, float(len(states)), {})
 
-    run = Run(benchmark, tf.distribute.get_strategy(), judge, 0, path, epochs)
+    run = harness.run_of(benchmark, path, epochs, judge=judge)
     model.learn(run)
     return model, run, states
 
@@ -611,7 +592,7 @@ def one_step_of_adam(**overrides):
     model = fresh(benchmark, learning_rate=0.01, **overrides)
     model.compile()
     before = values_of(model.encoder)
-    step(model, views(benchmark))
+    step(model, batch_for(benchmark))
     return moved(model, before, values_of(model.encoder))
 
 
@@ -629,10 +610,9 @@ def test_the_backbone_has_a_rate_of_its_own():
 
 def test_frozen_statistics_of_the_backbone():
     """They move where they are not frozen: `test_g_follows_f_with_its_running_statistics`."""
-    benchmark = small()
-    model = made(benchmark, freeze_batch_norm=True)
+    model, batch = ready(freeze_batch_norm=True)
     before = values_of(model.encoder)
-    step(model, views(benchmark))
+    step(model, batch)
     backbone, head = moved(model, before, values_of(model.encoder))
     assert not any(change for path, change in backbone.items() if "moving" in path)
     assert all(change for path, change in head.items() if "moving" in path)
@@ -651,20 +631,18 @@ def test_ablations_are_the_rows_of_table_3():
 
 
 def test_basic_zsl_has_no_second_view_no_draw_and_no_other_class():
-    benchmark = small()
-    model, ((one, two), labels) = made(benchmark, rate=0.1, **DCEN.ablations["basic_zsl"]), views(benchmark)
+    model, batch = ready(rate=0.1, **DCEN.ablations["basic_zsl"])
     draws, queue, g = Draws(model), model.queue.numpy(), values_of(model.momentum_encoder)
-    start = model.get_weights()
-    step(model, ((one, two), labels))
+    before = model.get_weights()
+    step(model, batch)
     with_view, place = model.get_weights(), int(model.position)
-    model.set_weights(start)
-    step(model, ((one, np.zeros_like(two)), labels))
-    for a, b in zip(with_view, model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+    model.set_weights(before)
+    one, two = batch.inputs
+    step(model, ((one, np.zeros_like(two)), batch.labels))
+    assert harness.same(with_view, model.get_weights())
     assert not draws.shapes and place == 0 and not hasattr(model, "predictor")
     np.testing.assert_array_equal(model.queue, queue)
-    for before, after in zip(g, values_of(model.momentum_encoder), strict=True):
-        np.testing.assert_array_equal(before, after)
+    assert harness.same(g, values_of(model.momentum_encoder))
 
 
 # Settings.
@@ -672,20 +650,16 @@ def test_basic_zsl_has_no_second_view_no_draw_and_no_other_class():
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_adam_with_a_group_that_starts_later(decay):
-    generator = np.random.default_rng(0)
-    starts = [generator.standard_normal(shape) for shape in ((3, 2), (4,))]
-    targets = [generator.standard_normal((6, *array.shape)) for array in starts]
-    rate, variables = 2.0**-7, [keras.Variable(array, dtype="float64") for array in starts]
-    optimizer = dcen.CoupledAdam(rate, beta1=0.5, decay=decay, group=variables[1:], group_rate=0.25, start=2)
-    optimizer.build(variables)
-    apply = tf.function(lambda *gradients: optimizer.apply(gradients, variables))
-    for number in range(6):
-        apply(*(tf.sin(v.value) + target[number] for v, target in zip(variables, targets, strict=True)))
-    for variable, array, target, own, skipped in zip(variables, starts, targets, (rate, rate / 4), (0, 2), strict=True):
-        gradients = [lambda w, shift=shift: np.sin(w) + shift for shift in target[skipped:]]
-        wanted = reference.adam(array, gradients, own, 0.5, decay)
-        np.testing.assert_allclose(variable.numpy(), wanted, rtol=1e-6)  # its powers of beta are of float32
-        assert np.abs(wanted - array).max() > 1e-3
+    rate = 2.0**-7
+
+    def optimizer(variables):
+        return dcen.CoupledAdam(rate, beta1=0.5, decay=decay, group=variables[1:], group_rate=0.25, start=2)
+
+    steps = zip(harness.six_steps(optimizer), (rate, rate / 4), (0, 2), strict=True)
+    for (before, gradients, after), own, skipped in steps:
+        wanted = reference.adam(before, gradients[skipped:], own, 0.5, decay)
+        np.testing.assert_allclose(after, wanted, rtol=1e-6)  # its powers of beta are of float32
+        assert np.abs(wanted - before).max() > 1e-3
 
 
 def test_a_model_is_trained_by_it():
@@ -716,8 +690,7 @@ def test_weights_from_a_file_are_those_of_both_networks(tmp_path):
     other.save_weights(tmp_path / "small.weights.h5")
     model = fresh(weights=str(tmp_path / "small.weights.h5"))
     for network in (model.encoder, model.momentum_encoder):
-        for got, wanted in zip(network.backbone.get_weights(), other.get_weights(), strict=True):
-            np.testing.assert_array_equal(got, wanted)
+        assert harness.same(network.backbone.get_weights(), other.get_weights())
 
 
 @pytest.mark.parametrize(
@@ -735,9 +708,7 @@ def test_weights_from_a_file_are_those_of_both_networks(tmp_path):
     ],
 )
 def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
-    with pytest.raises(ValueError) as caught:
-        DCENConfig(**{name: value})
-    assert str(caught.value) == f"{name}: got {value!r}; wanted {wanted}"
+    harness.assert_refuses(DCENConfig, name, value, wanted)
 
 
 def test_views_that_do_not_exist_are_a_sentence():
@@ -762,46 +733,37 @@ def test_a_resumed_run_ends_as_an_unbroken_one(unbroken, tmp_path):
 # Replicas.
 
 
-def several_steps(strategy):
-    """A model after two steps, and the losses of the first; each replica has its part of the rows."""
+def numbered(model):
+    return {str(number): variable for number, variable in enumerate(model.variables)}
+
+
+def two_steps(strategy, name="full"):
+    """A model after two steps, and the losses of the first."""
     benchmark = small(rows=10)
-    with strategy.scope():
-        model = made(benchmark, rate=0.05, queue_size=13)  # the second step goes around its end
-
-    def part(array):
-        context = tf.distribute.get_replica_context()
-        share = array.shape[0] // context.num_replicas_in_sync
-        return array[context.replica_id_in_sync_group * share :][:share]
-
-    def train_step(one, two, labels):
-        strategy.run(lambda: model.train_step(((part(one), part(two)), part(labels))))
-
-    if strategy.num_replicas_in_sync > 1:
-        train_step = tf.function(train_step)
-    losses = None
-    for seed in range(2):
-        (one, two), labels = views(benchmark, 8, seed)
-        train_step(tf.constant(one), tf.constant(two), tf.constant(labels))
-        losses = losses or {key: float(tracker.result()) for key, tracker in model.trackers.items()}
-    return model, losses
+    return harness.trained_under(
+        strategy,
+        lambda: made(benchmark, rate=0.05, queue_size=13),  # the second step goes around its end
+        [batch_for(benchmark, 8, seed).pair for seed in range(2)],
+        traced=strategy.num_replicas_in_sync > 1,
+    )
 
 
 @pytest.mark.slow
 def test_two_replicas_train_as_one(tmp_path):
     """With the keys of both in the queue of each, in the order of the rows, and one mask for both."""
     process = start("tests.models.test_dcen", tmp_path / "weights.npz", cwd=tmp_path)
-    model, losses = several_steps(tf.distribute.get_strategy())
+    model, losses = two_steps(tf.distribute.get_strategy())
     before = made(small(rows=10), queue_size=13)
     done = process.wait_for(120)
     assert done.returncode == 0, done.err
     with np.load(tmp_path / "weights.npz") as file:
-        other = {name: file[name] for name in file.files}
-    for loss, value in losses.items():
-        np.testing.assert_allclose(other[loss], value, rtol=1e-4, atol=1e-6, err_msg=loss)
+        two = harness.saved_under("full", file)
+    assert_losses({loss: two[loss] for loss in losses}, losses, rtol=1e-4, atol=1e-6)
     # A normalisation with next to no variance makes much of rounding: what counts is how far apart they end beside how
     # far they went.
-    for number, (variable, old) in enumerate(zip(model.variables, before.variables, strict=True)):
-        apart, way = np.linalg.norm(other[f"{number}"] - variable), np.linalg.norm(variable - old)
+    olds = numbered(before)
+    for number, variable in numbered(model).items():
+        apart, way = np.linalg.norm(two[number] - variable), np.linalg.norm(variable - olds[number])
         assert apart <= 0.01 * way + 1e-6, variable.path
     for one, old in zip(model.trainable_variables, before.trainable_variables, strict=True):
         assert np.abs(one - old).max() > 1e-4, one.path  # or the comparison could not fail
@@ -810,7 +772,4 @@ def test_two_replicas_train_as_one(tmp_path):
 
 
 if __name__ == "__main__":
-    quiet.tensorflow()
-    (out,) = sys.argv[1:]
-    model, losses = several_steps(strategies.get_strategy("mirrored", 2))
-    np.savez(out, **losses, **{f"{number}": variable.numpy() for number, variable in enumerate(model.variables)})
+    harness.save_from_two_replicas(two_steps, ["full"], numbered)

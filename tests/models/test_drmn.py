@@ -5,7 +5,6 @@
 
 import dataclasses
 import functools
-import sys
 import types
 
 import keras
@@ -14,16 +13,13 @@ import pytest
 import tensorflow as tf
 
 from tests.reference import drmn as reference
-from tests.reference.eszsl import scaled
+from tests.support import harness
 from tests.support.commands import arrays_of
-from tests.support.slopes import assert_slopes
-from tests.support.tiny import tiny
-from zslkeras.cli import quiet
+from tests.support.harness import assert_finite, assert_losses, step
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics
 from zslkeras.models import drmn
 from zslkeras.models.drmn import DRMN, DRMNConfig
-from zslkeras.training import strategies
 
 EPSILON = 1e-5
 SHAPES = (4, 6, 5), (2, 3, 8), (1, 3, 7)  # of three levels: what confuses height and width does not fit
@@ -41,9 +37,8 @@ LOGITS = 6.0 * np.random.default_rng(11).standard_normal((4, 5))  # sharp
 SEEN = np.array([True, True, False, True, False])
 
 
-def small(**options):
-    benchmark = tiny(**{"classes": 5, "unseen": 2, "rows": 5, "attributes": 4, **options})
-    generator = np.random.default_rng(1)
+def small():
+    benchmark, generator = harness.small(), np.random.default_rng(1)
     levels = (generator.standard_normal((len(benchmark.labels), *shape)) for shape in SHAPES)
     return dataclasses.replace(benchmark, kind="levels", inputs=tuple(level.astype(np.float16) for level in levels))
 
@@ -55,18 +50,16 @@ def fresh(benchmark=None, seed=0, **overrides):
 
 def made(benchmark=None, rate=1.0, seed=0, **overrides):
     """A model away from where it starts, with SGD."""
-    model = fresh(benchmark, seed, **overrides)
-    model.compile(keras.optimizers.SGD(rate))
-    generator = np.random.default_rng(7)
-    for name, variable in variables_of(model).items():
-        draws = generator.standard_normal(variable.shape)
+
+    def value(name, draws):
         if name.endswith(("scale", "variance")):
-            variable.assign(np.exp(0.3 * draws))
-        elif name == "prototypes" or len(variable.shape) == 1:
-            variable.assign(0.5 * draws)
-        else:
-            variable.assign(draws * np.sqrt(1.5 / np.prod(variable.shape[:-1])))
-    return model
+            return np.exp(0.3 * draws)
+        if name == "prototypes" or draws.ndim == 1:
+            return 0.5 * draws
+        return draws * np.sqrt(1.5 / np.prod(draws.shape[:-1]))
+
+    model = fresh(benchmark, seed, **overrides)
+    return harness.with_weights(model, variables_of(model), value, rate)
 
 
 def variables_of(model, trained=False):
@@ -95,38 +88,22 @@ def variables_of(model, trained=False):
 
 
 def weights_of(model, trained=False):
-    return {name: v.numpy().astype(np.float64) for name, v in variables_of(model, trained).items()}
+    return harness.in_float64(variables_of(model, trained))
 
 
-@dataclasses.dataclass
-class Batch:
-    """One batch and the classes of the stage, as given and as the reference takes them: scaled, in float64."""
-
-    config: DRMNConfig
-    inputs: tuple
-    labels: np.ndarray
-    levels: list
-    z: np.ndarray
-    seen: np.ndarray
-
-    @property
-    def pair(self):
-        return tuple(map(tf.constant, self.inputs)), tf.constant(self.labels)
+def scaled_levels(config, levels, train):
+    """I_1 to I_L, finest first."""
+    return [harness.scaled_regions(config.region_scaling, *pair) for pair in zip(levels, train, strict=True)]
 
 
-def batch_for(model, benchmark, count=5):
-    rows = np.random.default_rng(3).choice(benchmark.train, count, replace=False)
-    inputs, config, levels = benchmark.take(rows), model.config, []
-    for level, whole in zip(inputs, benchmark.inputs, strict=True):
-        width = level.shape[-1]
-        regions = scaled(config.region_scaling, level.reshape(-1, width), whole[benchmark.train].reshape(-1, width))
-        levels.append(regions.reshape(level.shape))
-    z = class_rows(config, benchmark, benchmark.class_embeddings)
-    return Batch(config, inputs, benchmark.labels[rows], levels, z, benchmark.seen_mask)
+batch_for = functools.partial(harness.batch_for, as_reference=scaled_levels, count=5)
 
 
-def class_rows(config, benchmark, embeddings):
-    return scaled(config.embedding_scaling, embeddings, benchmark.class_embeddings[benchmark.seen_classes])
+def ready(benchmark=None, **overrides):
+    """A model away from where it starts, and a batch for it."""
+    benchmark = benchmark or small()
+    model = made(benchmark, **overrides)
+    return model, batch_for(model, benchmark)
 
 
 def level_of(config):
@@ -192,31 +169,24 @@ def expected_global(weights, levels):
 
 def expected_losses(weights, batch, **options):
     """The losses that are reported, a part that the config leaves out being 0, and Eq. (11)."""
-    config, seen = batch.config, np.flatnonzero(batch.seen)
-    h = expected_found(weights, config, expected_regions(weights, config, batch.levels, training=True))
+    config, seen = batch.config, batch.seen_ids
+    h = expected_found(weights, config, expected_regions(weights, config, batch.x, training=True))
     both = [h, expected_interaction(weights, config, h, **options)] if config.interaction else [h]
     entropies, calibrations, classes = [], [], 0.0
     for one in both:
         e = reference.attribute_scores(weights["prototypes"], weights["w4"], one)
-        o = reference.logits(e, batch.z, config.scale)
+        o = reference.logits(e, batch.classes, config.scale)
         entropies.append(reference.cross_entropy(o, batch.labels, seen))
         if config.lambda_sc:
             form = {"mass": reference.pooled_calibration, "printed": reference.printed_calibration}[config.calibration]
             calibrations.append(form(o, batch.seen, config.indicator, 0.0))
     calibration = np.mean(calibrations) if calibrations else 0.0
     if config.lambda_gc:
-        classes = reference.cross_entropy(expected_global(weights, batch.levels), batch.labels, range(len(batch.z)))
+        classes = reference.cross_entropy(expected_global(weights, batch.x), batch.labels, range(len(batch.classes)))
     losses = {"class_loss": np.mean(entropies), "calibration_loss": calibration, "global_loss": classes}
     attribute = reference.attribute_loss(losses["class_loss"], calibration, config.lambda_sc)
     return losses, reference.total(attribute, classes, config.lambda_gc)
 
-
-def step(model, batch):
-    model.reset_metrics()
-    return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
-
-
-assert_slope = functools.partial(assert_slopes, count=1)  # the reference takes its time
 
 # The equations.
 
@@ -224,10 +194,9 @@ assert_slope = functools.partial(assert_slopes, count=1)  # the reference takes 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_a_model_finds_in_pictures(name):
     """The attention, the channels' weights, the attribute scores and the embeddings."""
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, weights, config = batch_for(model, benchmark), weights_of(model), model.config
-    v = expected_regions(weights, config, batch.levels)
+    model, batch = ready(**CONFIGS[name])
+    weights, config = weights_of(model), model.config
+    v = expected_regions(weights, config, batch.x)
     height, width, C = SHAPES[level_of(config)]
     attention, e = model.attention(batch.inputs), model.attribute_scores(batch.inputs)
     assert list(attention) == list(e) == ["attribute"]
@@ -236,7 +205,7 @@ def test_what_a_model_finds_in_pictures(name):
     np.testing.assert_allclose(attention["attribute"], wanted, rtol=5e-5, atol=1e-7)
     np.testing.assert_allclose(tf.reduce_sum(attention["attribute"], [2, 3]), 1.0, rtol=1e-5)
     assert np.ptp(shares, axis=2).mean() > 0.2  # far from even, so that it matters where it sums to one
-    wanted = expected_scores(weights, config, batch.levels)
+    wanted = expected_scores(weights, config, batch.x)
     np.testing.assert_allclose(e["attribute"], wanted, rtol=2e-5, atol=2e-5)
     assert model.weighs_channels == config.channel_attention
     if config.channel_attention:
@@ -245,7 +214,7 @@ def test_what_a_model_finds_in_pictures(name):
         assert eta.shape == (5, 4, C) and np.ptp(eta, axis=1).mean() > 0.05 and np.ptp(eta, axis=0).mean() > 0.05
     spaces = model.embed(batch.inputs)
     assert list(spaces) == ["last", "fused", "attribute"]
-    np.testing.assert_allclose(spaces["last"], batch.levels[-1].mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(spaces["last"], batch.x[-1].mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(spaces["fused"], v.mean(axis=1), rtol=1e-5, atol=2e-5)
     np.testing.assert_array_equal(spaces["attribute"], e["attribute"])
 
@@ -253,44 +222,29 @@ def test_what_a_model_finds_in_pictures(name):
 @pytest.mark.parametrize("name", ["ensemble", "baseline", "printed", "finest level"])
 def test_scores_of_classes_built_in_new_and_alone(name):
     benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, config = batch_for(model, benchmark), model.config
-    e = expected_scores(weights_of(model), config, batch.levels)
-    close = {"rtol": 2e-5, "atol": 5e-5}
-    np.testing.assert_allclose(model(batch.inputs), reference.logits(e, batch.z, config.scale), **close)
+    model, batch = ready(benchmark, **CONFIGS[name])
     new = np.random.default_rng(5).random((3, 4)).astype(np.float32)
-    got = model.score_classes(batch.inputs, new).numpy()
-    wanted = reference.logits(e, class_rows(config, benchmark, new), config.scale)
-    np.testing.assert_allclose(got, wanted, **close)
-    together = model.score_classes(batch.inputs, np.concatenate([new, benchmark.class_embeddings])).numpy()
-    np.testing.assert_allclose(together, np.concatenate([got, model(batch.inputs)], axis=1), rtol=1e-5, atol=1e-5)
-    for c in range(3):
-        alone = model.score_classes(batch.inputs, new[c : c + 1])[:, 0]
-        np.testing.assert_allclose(alone, got[:, c], rtol=1e-5, atol=1e-5)
+    got = harness.scores_in_any_company(model, batch.inputs, new, range(3), rtol=1e-5, atol=1e-5)
+    classes = harness.scaled_classes(model.config, benchmark, np.concatenate([new, benchmark.class_embeddings]))
+    e = expected_scores(weights_of(model), model.config, batch.x)
+    wanted = reference.logits(e, classes, model.config.scale)
+    np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=5e-5)
+    np.testing.assert_allclose(model(batch.inputs), wanted[:, 3:], rtol=2e-5, atol=5e-5)
+
+
+# The reference takes its time, so slopes are compared along one direction for each weight.
+SLOPE_OF_A_STEP = {"count": 1, "scale": 1e-4, "rtol": 2e-4, "atol": 2e-5}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_reports_the_losses_and_follows_the_slope_of_equation_11(name):
     """Each ablation leaves out its part of the loss and nothing else."""
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, before, weights = batch_for(model, benchmark), weights_of(model, trained=True), weights_of(model)
-    wanted, _ = expected_losses(weights, batch)
-    got = step(model, batch)
-    assert set(got) == set(wanted)
-    for loss, value in wanted.items():
-        np.testing.assert_allclose(got[loss], value, rtol=5e-5, err_msg=loss)
+    model, batch = ready(**CONFIGS[name])
+    before = weights_of(model, trained=True)
+    wanted, _ = expected_losses(before, batch)
+    assert_losses(step(model, batch), wanted, rtol=5e-5)
     after = weights_of(model, trained=True)
-    for variable in before:
-        assert_slope(
-            lambda: expected_losses(weights, batch)[1],
-            weights[variable],
-            before[variable] - after[variable],
-            scale=1e-4,
-            rtol=2e-4,
-            atol=2e-5,
-            err_msg=variable,
-        )
+    harness.assert_step_follows(lambda: expected_losses(before, batch)[1], before, after, **SLOPE_OF_A_STEP)
 
 
 SEEN_IDS, MASK = np.flatnonzero(SEEN), SEEN.astype(np.float64)
@@ -321,14 +275,7 @@ PURE = {  # the model's function of logits, and the reference's
 
 @pytest.mark.parametrize("name", PURE)
 def test_losses_of_sharp_logits_in_float64(name):
-    function, wanted = PURE[name]
-    logits = LOGITS.copy()
-    tensor = tf.constant(logits)
-    with tf.GradientTape() as tape:
-        tape.watch(tensor)
-        loss = function(tensor)
-    np.testing.assert_allclose(loss, wanted(logits), rtol=1e-12)
-    assert_slope(lambda: wanted(logits), logits, tape.gradient(loss, tensor).numpy(), rtol=1e-7, atol=1e-8)
+    harness.assert_function(*PURE[name], [LOGITS], count=1, rtol=1e-7, atol=1e-8)
 
 
 def test_both_calibrations_are_one_for_one_unseen_class_and_one_picture():
@@ -365,13 +312,12 @@ def test_logits_are_bounded_by_the_square_of_the_scale():
 
 
 def test_statistics_of_levels_are_of_the_batch_and_move():
-    benchmark = small()
-    model = made(benchmark, norm_momentum=0.7)
-    batch, before = batch_for(model, benchmark), weights_of(model)
+    model, batch = ready(norm_momentum=0.7)
+    before = weights_of(model)
     step(model, batch)
     after = weights_of(model)
-    halved = reference.halved(batch.levels[0])
-    for i, level in enumerate((halved, *batch.levels[1:])):
+    halved = reference.halved(batch.x[0])
+    for i, level in enumerate((halved, *batch.x[1:])):
         rows = reference.dense(level, before[f"level{i}"]).reshape(-1, 8)
         for moment, value in (("mean", rows.mean(0)), ("variance", rows.var(0))):
             wanted = 0.7 * before[f"level{i} {moment}"] + 0.3 * value
@@ -420,7 +366,7 @@ def test_the_mean_of_the_regions_is_found_where_prototypes_do_not_look():
     model = made(benchmark, channel_attention=False)
     model.w1.assign(tf.zeros((8, 8)))
     batch, weights = batch_for(model, benchmark), weights_of(model)
-    pooled = expected_regions(weights, model.config, batch.levels).mean(axis=1)
+    pooled = expected_regions(weights, model.config, batch.x).mean(axis=1)
     wanted = pooled @ (weights["prototypes"] @ weights["w4"]).T
     np.testing.assert_allclose(model.attribute_scores(batch.inputs)["attribute"], wanted, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(model.attention(batch.inputs)["attribute"], np.full((5, 4, 2, 3), 1 / 6), rtol=1e-6)
@@ -541,14 +487,13 @@ def test_pictures_interact_in_training_and_nowhere_else():
 
 def test_a_classifier_is_shared_before_and_after():
     """Neither pass alone: the loss is the mean of what both cost, by the same W4 and prototypes."""
-    benchmark = small()
-    model = made(benchmark)
-    batch, weights, seen = batch_for(model, benchmark), weights_of(model), benchmark.seen_classes
-    h = expected_found(weights, model.config, expected_regions(weights, model.config, batch.levels, training=True))
+    model, batch = ready()
+    weights, seen = weights_of(model), batch.seen_ids
+    h = expected_found(weights, model.config, expected_regions(weights, model.config, batch.x, training=True))
     costs = []
     for one in (h, expected_interaction(weights, model.config, h)):
         e = reference.attribute_scores(weights["prototypes"], weights["w4"], one)
-        costs.append(reference.cross_entropy(reference.logits(e, batch.z, 3.0), batch.labels, seen))
+        costs.append(reference.cross_entropy(reference.logits(e, batch.classes, 3.0), batch.labels, seen))
     assert abs(costs[0] / costs[1] - 1) > 0.05
     np.testing.assert_allclose(step(model, batch)["class_loss"], np.mean(costs), rtol=5e-5)
 
@@ -584,30 +529,19 @@ def test_the_rate_is_halved_every_ten_epochs():
 
 
 def test_dropout_is_that_of_an_encoder_layer():
-    benchmark = small()
-    model = made(benchmark, dropout=0.25, feedforward=5)
-    batch, before, weights = batch_for(model, benchmark), weights_of(model, trained=True), weights_of(model)
-    generator = np.random.default_rng(0)
+    model, batch = ready(dropout=0.25, feedforward=5)
+    before, generator = weights_of(model, trained=True), np.random.default_rng(0)
     draws = [generator.random((5, 4, width)) for width in (8, 5, 8)]
     factors = [(one >= 0.25) / 0.75 for one in draws]
     feed = iter(draws)
     model.uniform = lambda shape: tf.constant(next(feed), tf.float32)
-    got, (wanted, _) = step(model, batch), expected_losses(weights, batch, factors=factors)
+    got, (wanted, _) = step(model, batch), expected_losses(before, batch, factors=factors)
     assert next(feed, None) is None
-    for loss, value in wanted.items():
-        np.testing.assert_allclose(got[loss], value, rtol=5e-5, err_msg=loss)
-    assert abs(wanted["class_loss"] - expected_losses(weights, batch)[0]["class_loss"]) > 1e-3
-    after = weights_of(model, trained=True)
-    for name in ("prototypes", "sit_in", "sit_out", "sit_hidden", "sit_mlp", "sit_hidden bias"):
-        assert_slope(
-            lambda: expected_losses(weights, batch, factors=factors)[1],
-            weights[name],
-            before[name] - after[name],
-            scale=1e-4,
-            rtol=2e-4,
-            atol=2e-5,
-            err_msg=name,
-        )
+    assert_losses(got, wanted, rtol=5e-5)
+    assert abs(wanted["class_loss"] - expected_losses(before, batch)[0]["class_loss"]) > 1e-3
+    names = ("prototypes", "sit_in", "sit_out", "sit_hidden", "sit_mlp", "sit_hidden bias")
+    moved = ({name: weights[name] for name in names} for weights in (before, weights_of(model)))
+    harness.assert_step_follows(lambda: expected_losses(before, batch, factors=factors)[1], *moved, **SLOPE_OF_A_STEP)
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
@@ -635,18 +569,6 @@ def test_draws_follow_the_seed_and_go_on_where_a_run_stopped():
 # Sizes.
 
 
-def outputs_of(graph):
-    """The shapes of all tensors that a graph and the functions in it make."""
-    made_here = [op for op in graph.get_operations() if op.type != "Placeholder"]
-    shapes = [output.shape for op in made_here for output in op.outputs if output.dtype.is_floating]
-    for op in made_here:
-        for attribute in ("f", "body", "cond", "then_branch", "else_branch"):
-            if attribute in op.node_def.attr:
-                inner = graph._get_function(op.get_attr(attribute).name)
-                shapes += outputs_of(inner.graph)
-    return shapes
-
-
 @pytest.mark.parametrize("what", ["train_step", "score_classes"])
 def test_no_weights_of_all_pairs_of_tokens_and_no_products_by_region(what, monkeypatch):
     """Nothing in the graph is as large as [B, A, R, C], or as [B A, B A] where a block holds less."""
@@ -656,16 +578,7 @@ def test_no_weights_of_all_pairs_of_tokens_and_no_products_by_region(what, monke
     shapes = (8, 8, 12), (4, 4, C), (2, 2, 20)
     model = DRMN(DRMNConfig(), shapes, embeddings, np.arange(K) < 7)
     model.compile()
-    levels = tuple(tf.TensorSpec([B, *shape], tf.float16) for shape in shapes)
-    if what == "train_step":
-        function = tf.function(lambda *batch: model.train_step(batch))
-        graph = function.get_concrete_function(levels, tf.TensorSpec([B], tf.int32)).graph
-    else:
-        classes = tf.TensorSpec([K, A], tf.float32)
-        graph = tf.function(model.score_classes).get_concrete_function(levels, classes).graph
-    shapes = outputs_of(graph)
-    assert all(shape.is_fully_defined() for shape in shapes)
-    largest = max(shape.num_elements() for shape in shapes)
+    largest = max(size for _, size in harness.floats_made_by(model, what, B))
     assert B * A * C <= largest <= B * 8 * 8 * 12 < (B * A) ** 2 < B * A * 16 * C  # the finest level as it is read
 
 
@@ -796,10 +709,9 @@ def test_without_a_head_to_ask_answers_are_the_highest_scores(overrides):
 
 
 def test_the_head_learns_of_unseen_classes_through_the_denominator_alone():
-    benchmark = small()
-    model = made(benchmark)
-    batch, before = batch_for(model, benchmark), weights_of(model)
-    shares = np.array([reference.softmax(row) for row in expected_global(before, batch.levels)])
+    model, batch = ready()
+    before = weights_of(model)
+    shares = np.array([reference.softmax(row) for row in expected_global(before, batch.x)])
     step(model, batch)
     moved = before["head bias"] - weights_of(model)["head bias"]
     wanted = 0.4 * shares.mean(axis=0)
@@ -841,15 +753,8 @@ def test_each_ablation_has_its_own_parts(name):
     "overrides, reads", [({}, True), ({"calibration": "printed"}, True), ({"lambda_sc": 0.0}, False)], ids=str
 )
 def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
-    ends = []
-    for shift in (0.0, 0.3):
-        benchmark = small()
-        benchmark.class_embeddings[benchmark.unseen_classes[0], 1] += shift
-        model = made(benchmark, **overrides)
-        step(model, batch_for(model, benchmark))
-        ends.append([variable.numpy() for variable in model.trainable_variables])
-    assert any((one != other).any() for one, other in zip(*ends, strict=True)) == reads
-    assert DRMN.reads_unseen_embeddings(model.config) == reads
+    assert harness.depends_on_unseen_embeddings(small, ready, **overrides) == reads
+    assert DRMN.reads_unseen_embeddings(DRMNConfig(**SMALL | overrides)) == reads
 
 
 # Edges.
@@ -865,36 +770,21 @@ def test_pictures_of_nothing_pass_without_a_nan(name):
         batch = batch_for(model, benchmark)
         for level in batch.inputs:
             level[rows] = 0
-        assert np.isfinite(list(step(model, batch).values())).all()
-        assert all(np.isfinite(variable).all() for variable in model.variables)
-        assert np.isfinite(list(step(model, batch).values())).all()
+        for _ in range(2):
+            assert_finite(model, **step(model, batch))
         assert np.isfinite(model(batch.inputs)).all()
         assert np.isfinite(model.attention(batch.inputs)["attribute"]).all()
 
 
 def test_a_stage_without_unseen_classes_trains():
-    none = np.array([], int)
-    benchmark = dataclasses.replace(small(), seen_classes=np.arange(5), unseen_classes=none, test_unseen=none)
-    model = made(benchmark)
-    losses = step(model, batch_for(model, benchmark))
+    model, batch = ready(harness.all_seen(small()))
+    losses = step(model, batch)
     assert losses["calibration_loss"] == 0 and losses["class_loss"] > 0.1
 
 
 def test_an_exported_model_scores_as_before(tmp_path):
     benchmark = small()
-    model = made(benchmark)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    levels = tuple(tf.TensorSpec([None, *shape], tf.float16) for shape in SHAPES)
-    archive.add_endpoint("score_classes", model.score_classes, [levels, tf.TensorSpec([None, 4], tf.float32)])
-    archive.write_out(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(tmp_path / "saved")
-    new = np.random.default_rng(5).random((2, 4)).astype(np.float32)
-    for rows in (slice(0, 1), slice(0, 7)):
-        inputs = tuple(level[rows] for level in benchmark.inputs)
-        np.testing.assert_allclose(
-            loaded.score_classes(inputs, new), model.score_classes(inputs, new), rtol=1e-5, atol=1e-5
-        )
+    harness.exported(made(benchmark), tmp_path, benchmark.inputs)
 
 
 # Configs.
@@ -924,9 +814,7 @@ def test_an_exported_model_scores_as_before(tmp_path):
     ],
 )
 def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
-    with pytest.raises(ValueError) as caught:
-        DRMNConfig(**{name: value})
-    assert str(caught.value) == f"{name}: got {value!r}; wanted {wanted}"
+    harness.assert_refuses(DRMNConfig, name, value, wanted)
 
 
 @pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])
@@ -944,26 +832,10 @@ REPLICATED = {
 
 
 def several_steps(strategy, name):
-    """A model after three steps, and the losses of the first; each replica has its part of the rows."""
-    generator, benchmark = np.random.default_rng(2), small()
-    rows = np.array([generator.choice(benchmark.train, 8, replace=False) for _ in range(3)])
-    with strategy.scope():
-        model = made(benchmark, rate=0.05, **REPLICATED[name])
-
-    def part(array):
-        context = tf.distribute.get_replica_context()
-        share = array.shape[0] // context.num_replicas_in_sync
-        return array[context.replica_id_in_sync_group * share :][:share]
-
-    @tf.function
-    def train_step(inputs, labels):
-        strategy.run(lambda: model.train_step((tuple(map(part, inputs)), part(labels))))
-
-    losses = None
-    for batch in rows:
-        train_step(tuple(map(tf.constant, benchmark.take(batch))), tf.constant(benchmark.labels[batch]))
-        losses = losses or {key: float(tracker.result()) for key, tracker in model.trackers.items()}
-    return model, losses
+    """A model after three steps, and the losses of the first."""
+    benchmark = small()
+    make = functools.partial(made, benchmark, rate=0.05, **REPLICATED[name])
+    return harness.trained_under(strategy, make, harness.batches_of(benchmark, 3))
 
 
 @pytest.fixture(scope="module")
@@ -976,12 +848,9 @@ def on_two_replicas(tmp_path_factory):
 def test_two_replicas_train_as_one(name, on_two_replicas):
     """Tokens look at those of all replicas, statistics of levels and the mean inside the log are over all rows."""
     (one, losses), before = several_steps(tf.distribute.get_strategy(), name), made(**REPLICATED[name])
-    for loss, value in losses.items():
-        np.testing.assert_allclose(on_two_replicas[f"{name}/{loss}"], value, rtol=2e-5, err_msg=loss)
-    start = variables_of(before)
-    for key, variable in variables_of(one).items():
-        np.testing.assert_allclose(on_two_replicas[f"{name}/{key}"], variable, rtol=0, atol=5e-5, err_msg=key)
-        assert np.abs(variable - start[key]).max() > 1e-3, key  # or the comparison could not fail
+    two = harness.saved_under(name, on_two_replicas)
+    assert_losses({loss: two[loss] for loss in losses}, losses, rtol=2e-5)
+    harness.assert_trained_alike(two, variables_of(one), variables_of(before), atol=5e-5)
 
 
 def test_a_part_of_the_rows_alone_is_another_loss():
@@ -989,19 +858,12 @@ def test_a_part_of_the_rows_alone_is_another_loss():
     benchmark = small()
     for overrides in ({"interaction": False}, {"lambda_sc": 0.0}):
         model = made(benchmark, **overrides)
-        batch, losses = batch_for(model, benchmark, 8), []
+        batch, losses = batch_for(model, benchmark, count=8), []
         for rows in (slice(0, 8), slice(0, 4), slice(4, 8)):
-            part = dataclasses.replace(batch, levels=[x[rows] for x in batch.levels], labels=batch.labels[rows])
+            part = dataclasses.replace(batch, x=[level[rows] for level in batch.x], labels=batch.labels[rows])
             losses.append(expected_losses(weights_of(model), part)[1])
         assert abs(np.mean(losses[1:]) / losses[0] - 1) > 1e-3
 
 
 if __name__ == "__main__":
-    quiet.tensorflow()
-    (out,) = sys.argv[1:]
-    mirrored, arrays = strategies.get_strategy("mirrored", 2), {}
-    for name in REPLICATED:
-        model, losses = several_steps(mirrored, name)
-        arrays |= {f"{name}/{loss}": value for loss, value in losses.items()}
-        arrays |= {f"{name}/{key}": v.numpy() for key, v in variables_of(model).items()}
-    np.savez(out, **arrays)
+    harness.save_from_two_replicas(several_steps, REPLICATED, variables_of)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support.harness import step
 from tests.support.tiny import tiny
 from zslkeras.images import backbones
 from zslkeras.models.drmn import DRMN, AdamWithSlowPart, DRMNFromPictures
@@ -49,9 +50,8 @@ def test_it_is_drmn_on_the_levels_of_its_backbone(benchmark, weights_file):
         if any(weight is one for one in fitted):
             np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5, err_msg=weight.path)
         other.assign(weight.value)
-    assert (
-        len(fitted) == 12 and max(np.ptp(one) for one in fitted) > 0.01
-    )  # shift, factor and two switches for each of three levels
+    assert len(fitted) == 12  # shift, factor and two switches for each of three levels
+    assert max(np.ptp(one) for one in fitted) > 0.01
     rows = benchmark.test_unseen[:6]
     on_pictures, wanted = tf.constant(benchmark.take(rows)), tuple(map(tf.constant, on_levels.take(rows)))
     np.testing.assert_allclose(model(on_pictures), twin(wanted), rtol=1e-4, atol=1e-4)
@@ -66,7 +66,7 @@ def test_the_backbone_moves_only_if_it_has_a_rate_and_its_statistics_never(bench
     before = [weight.numpy() for weight in model.backbone.weights]
     for start in range(0, 30, 10):
         rows = benchmark.train[start % len(benchmark.train) :][:10]
-        model.train_step((tf.constant(benchmark.take(rows)), tf.constant(benchmark.labels[rows])))
+        step(model, (benchmark.take(rows), benchmark.labels[rows]))
     for weight, old in zip(model.backbone.weights, before, strict=True):
         moves = rate > 0 and "moving" not in weight.path
         assert (np.abs(weight - old).max() > 1e-4) == moves, weight.path
@@ -77,9 +77,9 @@ def test_the_slow_part_takes_its_share_of_each_step_and_does_not_decay():
     optimizer = AdamWithSlowPart(0.1, slow=[slow], share=0.25, weight_decay=0.5)
     optimizer.build([fast, slow])
     optimizer.apply([tf.constant([3.0, -1.0])] * 2, [fast, slow])
-    step = 0.1 * np.array([1.0, -1.0])  # Adam's first step has the length of its rate
-    np.testing.assert_allclose(slow, [1.0, 2.0] - 0.25 * step, rtol=1e-5)
-    np.testing.assert_allclose(fast, np.array([1.0, 2.0]) * (1 - 0.1 * 0.5) - step, rtol=1e-5)
+    change = 0.1 * np.array([1.0, -1.0])  # Adam's first step has the length of its rate
+    np.testing.assert_allclose(slow, [1.0, 2.0] - 0.25 * change, rtol=1e-5)
+    np.testing.assert_allclose(fast, np.array([1.0, 2.0]) * (1 - 0.1 * 0.5) - change, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """JLAF against the paper's equations in loops, and what its parts must not do."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from tests.reference import jlaf as reference
-from tests.reference.eszsl import scaled
-from tests.support.slopes import assert_slopes, slope
-from tests.support.tiny import tiny
+from tests.support import harness
+from tests.support.harness import assert_finite, assert_losses, step
+from tests.support.slopes import slope
 from zslkeras.evaluation import metrics
 from zslkeras.models import jlaf
 from zslkeras.models.jlaf import JLAF, JLAFConfig
@@ -35,23 +36,14 @@ CONFIGS = {
     "uncoupled, printed": {**PRINTED, "coupled": False, "hidden": 5},
     "uncoupled, without_sr": {"coupled": False, "eta": 0.0},
 }
-SEEN, UNSEEN = [0, 1, 3], [2, 4]  # a seen class's id is not its place among the seen ones
+SEEN = [0, 1, 3]  # a seen class's id is not its place among the seen ones
 
 
 def small(**options):
-    """Pictures of 2 x 3 regions: what confuses height and width, or regions and classes, does not fit."""
-    options = {"classes": 5, "unseen": 2, "rows": 5, "attributes": 4, "width": 7, **options}
-    benchmark = tiny("maps", **options)
-    order = np.array([0, 3, 1, 2, 4])
-    order = np.concatenate([order, np.arange(5, options["classes"])])
-    return dataclasses.replace(
-        benchmark,
-        inputs=(6 * benchmark.inputs[:, :2, :3]).astype(np.float16),
-        labels=order[benchmark.labels].astype(np.int32),
-        class_embeddings=benchmark.class_embeddings[np.argsort(order)],
-        seen_classes=np.sort(order[benchmark.seen_classes]),
-        unseen_classes=np.sort(order[benchmark.unseen_classes]),
-    )
+    """Seen classes are 0, 1 and 3, and regions are six times as long, so that attention is sharp."""
+    benchmark = harness.small("maps", **options)
+    benchmark = dataclasses.replace(benchmark, inputs=(6 * benchmark.inputs).astype(np.float16))
+    return harness.renumbered(benchmark, np.array([0, 3, 1, 2, *range(4, len(benchmark.class_names))]))
 
 
 def fresh(benchmark=None, **overrides):
@@ -62,11 +54,8 @@ def fresh(benchmark=None, **overrides):
 def made(benchmark=None, rate=1.0, **overrides):
     """A model away from where it starts, with SGD."""
     model = fresh(benchmark, **overrides)
-    model.compile(keras.optimizers.SGD(rate))
-    generator = np.random.default_rng(7)
-    for layer in layers_of(model).values():
-        for variable in layer.weights:
-            variable.assign(1.5 * generator.standard_normal(variable.shape))
+    variables = {name: layer.weights for name, layer in layers_of(model).items()}
+    harness.with_weights(model, variables, lambda name, draws: 1.5 * draws, rate)
     if model.config.learn_sharpness:
         model.log_sharpening.assign(0.4)
     return model
@@ -80,7 +69,7 @@ def layers_of(model):
 
 def weights_of(model):
     """Kernels and biases by the name of their layer, and the logarithm that sharpens, all in float64."""
-    values = {name: [v.numpy().astype(np.float64) for v in layer.weights] for name, layer in layers_of(model).items()}
+    values = harness.in_float64({name: layer.weights for name, layer in layers_of(model).items()})
     return values | {"log_sharpening": [np.array(float(model.log_sharpening))]}
 
 
@@ -94,42 +83,32 @@ def parts_of(weights, config):
     return encoder, mapping, config.sharpness * np.exp(weights["log_sharpening"][0])
 
 
-@dataclasses.dataclass
-class Batch:
-    """One batch and the classes of the stage, as given and as the reference takes them: scaled, in float64."""
-
-    config: JLAFConfig
-    inputs: np.ndarray
-    labels: np.ndarray
-    x: np.ndarray
-    k: np.ndarray
-
-    @property
-    def pair(self):
-        return tf.constant(self.inputs), tf.constant(self.labels)
+def regions(config, maps, train):
+    """x [B, R, F] of Eq. (3)."""
+    powered = (reference.powered(each, config.region_power) for each in (maps, train))
+    x = harness.scaled_regions(config.region_scaling, *powered)
+    return (reference.unit(x) if config.normalize else x).reshape(-1, 6, 7)
 
 
-def batch_for(model, benchmark, count=6):
-    rows = np.random.default_rng(3).choice(benchmark.train, count, replace=False)
-    inputs, config = benchmark.inputs[rows], model.config
-    powered = (reference.powered(maps.reshape(-1, 7), config.region_power) for maps in (inputs, benchmark.inputs))
-    regions, others = powered
-    regions = scaled(config.region_scaling, regions, others.reshape(-1, 42)[benchmark.train].reshape(-1, 7))
-    regions = reference.unit(regions) if config.normalize else regions
-    embeddings = benchmark.class_embeddings
-    k = scaled(config.embedding_scaling, embeddings, embeddings[benchmark.seen_classes])
-    return Batch(config, inputs, benchmark.labels[rows], regions.reshape(count, 6, 7), k)
+batch_for = functools.partial(harness.batch_for, as_reference=regions)
 
 
-def expected_scores(weights, batch, k):
-    return reference.scores(batch.x, k, *parts_of(weights, batch.config))
+def ready(benchmark=None, **overrides):
+    """A model away from where it starts, and a batch for it."""
+    benchmark = benchmark or small()
+    model = made(benchmark, **overrides)
+    return model, batch_for(model, benchmark)
+
+
+def expected_scores(weights, batch, classes):
+    return reference.scores(batch.x, classes, *parts_of(weights, batch.config))
 
 
 def expected_losses(weights, batch):
     """The three losses that are reported, whatever their weight, and Eq. (7)."""
     config, (encoder, *_) = batch.config, parts_of(weights, batch.config)
-    seen, known = batch.k[SEEN], batch.k if config.reconstructed == "all" else batch.k[SEEN]
-    scores = expected_scores(weights, batch, batch.k)
+    seen, known = batch.classes[SEEN], batch.classes if config.reconstructed == "all" else batch.classes[SEEN]
+    scores = expected_scores(weights, batch, batch.classes)
     losses = {
         "class_loss": reference.class_loss(scores, batch.labels, SEEN, config.tau),
         "manifold_loss": reference.manifold_loss(reference.encode(encoder, seen), seen, config.gram, config.reduction),
@@ -140,22 +119,15 @@ def expected_losses(weights, batch):
     return losses, reference.total(*losses.values(), config.alpha, config.eta)
 
 
-def step(model, batch):
-    model.reset_metrics()
-    return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
-
-
 # The equations.
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_attention_of_equation_3(name):
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch = batch_for(model, benchmark)
+    model, batch = ready(**CONFIGS[name])
     encoder, _, sharpness = parts_of(weights_of(model), model.config)
-    h = reference.encode(encoder, batch.k)
-    np.testing.assert_allclose(model.encode(tf.constant(batch.k, tf.float32)), h, rtol=1e-5, atol=1e-6)
+    h = reference.encode(encoder, batch.classes)
+    np.testing.assert_allclose(model.encode(tf.constant(batch.classes, tf.float32)), h, rtol=1e-5, atol=1e-6)
     attention = model.attention(batch.inputs)
     assert list(attention) == ["class"]
     wanted = reference.attention(batch.x, h, sharpness)
@@ -167,47 +139,37 @@ def test_attention_of_equation_3(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_of_equation_8_of_classes_built_in_new_and_alone(name):
     benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, weights = batch_for(model, benchmark), weights_of(model)
+    model, batch = ready(benchmark, **CONFIGS[name])
     new = np.random.default_rng(5).random((3, 4)).astype(np.float32)
-    embeddings = benchmark.class_embeddings
-    k = np.concatenate([scaled(model.config.embedding_scaling, new, embeddings[SEEN]), batch.k])
-    got = model.score_classes(batch.inputs, np.concatenate([new, embeddings])).numpy()
-    np.testing.assert_allclose(got, expected_scores(weights, batch, k), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(model(batch.inputs), got[:, 3:], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(model.score_classes(batch.inputs, new[1:2]), got[:, 1:2], rtol=1e-5, atol=1e-6)
+    got = harness.scores_in_any_company(model, batch.inputs, new, [1], rtol=1e-5, atol=1e-6)
+    classes = harness.scaled_classes(model.config, benchmark, np.concatenate([new, benchmark.class_embeddings]))
+    np.testing.assert_allclose(got, expected_scores(weights_of(model), batch, classes), rtol=1e-5, atol=1e-5)
     assert np.ptp(got) > 0.1
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_step_reports_the_losses_and_follows_the_slope_of_equation_7(name):
     """Each ablation leaves out its part and nothing else; what is not trained has no slope, or none that is taken."""
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, before, weights = batch_for(model, benchmark), weights_of(model), weights_of(model)
-    wanted, _ = expected_losses(weights, batch)
+    model, batch = ready(**CONFIGS[name])
+    before = weights_of(model)
+    wanted, _ = expected_losses(before, batch)
     got = step(model, batch)
-    assert set(got) == {*wanted, "sharpness"}
-    for loss, value in wanted.items():
-        np.testing.assert_allclose(got[loss], value, rtol=1e-5, err_msg=loss)
     after = weights_of(model)
-    np.testing.assert_allclose(got["sharpness"], parts_of(after, model.config)[2], rtol=1e-6)
-    for layer, arrays in weights.items():
-        for part, array in enumerate(arrays):
-            moved = before[layer][part] - after[layer][part]
-            if layer == "log_sharpening" and not model.config.learn_sharpness:
-                assert moved == 0
-            elif layer == "decoder" and name == "uncoupled, without_sr":
-                assert not moved.any() and slope(lambda: expected_losses(weights, batch)[1], array, 1.0) == 0
-            else:
-                assert_slopes(
-                    lambda: expected_losses(weights, batch)[1],
-                    array,
-                    moved,
-                    rtol=1e-4,
-                    atol=2e-5,
-                    err_msg=f"{layer} {part}",
-                )
+    np.testing.assert_allclose(got.pop("sharpness"), parts_of(after, model.config)[2], rtol=1e-6)
+    assert_losses(got, wanted, rtol=1e-5)
+
+    def loss():
+        return expected_losses(before, batch)[1]
+
+    trained = set(before)
+    if not model.config.learn_sharpness:
+        trained.remove("log_sharpening")
+    if name == "uncoupled, without_sr":
+        trained.remove("decoder")
+        assert all(slope(loss, array, 1.0) == 0 for array in before["decoder"])
+    assert all(harness.same(before[part], after[part]) for part in set(before) - trained)
+    moved = ({part: weights[part] for part in trained} for weights in (before, after))
+    harness.assert_step_follows(loss, *moved, rtol=1e-4, atol=2e-5)
 
 
 # 4 rows of 5 seen classes with 6 regions, 3 attributes, 7 channels; sharp, and far from zero.
@@ -256,14 +218,7 @@ WEIGHTS = _DRAWN((4, 5))
 @pytest.mark.parametrize("name", PURE)
 def test_losses_and_cosines_in_float64(name):
     arrays, function, wanted = PURE[name]
-    arrays = [array.copy() for array in arrays]
-    tensors = [tf.constant(array) for array in arrays]
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        value = function(*tensors)
-    np.testing.assert_allclose(value, wanted(*arrays), rtol=1e-12)
-    for array, gradient in zip(arrays, tape.gradient(value, tensors), strict=True):
-        assert_slopes(lambda: wanted(*arrays), array, gradient.numpy(), rtol=1e-6, atol=1e-8)
+    harness.assert_function(function, wanted, arrays, rtol=1e-6, atol=1e-8)
 
 
 def test_the_printed_form():
@@ -285,9 +240,7 @@ def test_the_printed_form():
         "reconstruction_loss": reference.reconstruction_loss(k, h, weights["decoder"]),
         "sharpness": 1.0,
     }
-    got = model.train_step((tf.constant(benchmark.inputs[rows]), tf.constant(benchmark.labels[rows])))
-    for name, value in wanted.items():
-        np.testing.assert_allclose(got[name], value, rtol=1e-5, err_msg=name)
+    assert_losses(step(model, (benchmark.inputs[rows], benchmark.labels[rows])), wanted, rtol=1e-5)
 
 
 def test_why_the_printed_form_is_not_the_default():
@@ -347,19 +300,6 @@ def test_regions_decoded_first_are_the_same_as_features_attended_first(coupled):
         assert np.abs(naive(wrong) - naive(bias)).max() > 0.05
 
 
-def floats_of(graph):
-    """(operation, shape) of all floating tensors of a graph and of the functions in it."""
-    found = []
-    for op in graph.get_operations():
-        # What a function is given was made, and is counted, outside of it.
-        if op.type != "Placeholder":
-            found += [(op.type, output.shape) for output in op.outputs if output.dtype.is_floating]
-        for attribute in ("f", "body", "cond", "then_branch", "else_branch"):
-            if attribute in op.node_def.attr:
-                found += floats_of(graph._get_function(op.get_attr(attribute).name).graph)
-    return found
-
-
 @pytest.mark.parametrize(
     "what, overrides",
     [
@@ -377,18 +317,8 @@ def test_attended_features_are_never_formed(what, overrides):
     embeddings = np.random.default_rng(0).random((C, A)).astype(np.float32)
     model = JLAF(JLAFConfig(**overrides), (2, 2, F), embeddings, np.arange(C) < 40)
     model.compile()
-    maps = tf.TensorSpec([B, 2, 2, F], tf.float16)
-    if what == "train_step":
-        function = tf.function(lambda *batch: model.train_step(batch))
-        graph = function.get_concrete_function(maps, tf.TensorSpec([B], tf.int32)).graph
-    elif what == "score_classes":
-        classes = tf.TensorSpec([C, A], tf.float32)
-        graph = tf.function(model.score_classes).get_concrete_function(maps, classes).graph
-    else:
-        graph = tf.function(getattr(model, what)).get_concrete_function(maps).graph
-    found = floats_of(graph)
-    assert all(shape.is_fully_defined() for _, shape in found), [one for one in found if not one[1].is_fully_defined()]
-    largest = max(shape.num_elements() for _, shape in found)
+    found = harness.floats_made_by(model, what, B)
+    largest = max(size for _, size in found)
     assert C * B * R < largest <= max(C * F, B * R * F, B * C * A) < 40 * B * F
     assert {kind for kind, _ in found} & {"MatMul", "BatchMatMulV2"}  # or nothing was looked at
 
@@ -530,15 +460,8 @@ def test_one_decoder_serves_both_losses_and_uncoupled_there_are_two():
     ids=str,
 )
 def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
-    ends = []
-    for shift in (0.0, 0.3):
-        benchmark = small()
-        benchmark.class_embeddings[UNSEEN[0], 1] += shift
-        model = made(benchmark, **overrides)
-        step(model, batch_for(model, benchmark))
-        ends.append([variable.numpy() for variable in model.trainable_variables])
-    assert any((one != other).any() for one, other in zip(*ends, strict=True)) == reads
-    assert JLAF.reads_unseen_embeddings(model.config) == reads
+    assert harness.depends_on_unseen_embeddings(small, ready, **overrides) == reads
+    assert JLAF.reads_unseen_embeddings(JLAFConfig(**SMALL | overrides)) == reads
 
 
 # Decisions.
@@ -608,10 +531,7 @@ def test_a_term_without_weight_is_reported_and_not_learned(name, loss):
     benchmark = small()
     losses, ends = {}, {}
     for ablation in ("jlaf", name):
-        model = made(benchmark, rate=0.05, alpha=20.0, eta=20.0)
-        if ablation == name:
-            model = made(benchmark, rate=0.05, **{"alpha": 20.0, "eta": 20.0} | JLAF.ablations[name])
-        batch = batch_for(model, benchmark)
+        model, batch = ready(benchmark, rate=0.05, **{"alpha": 20.0, "eta": 20.0} | JLAF.ablations[ablation])
         losses[ablation] = [step(model, batch)[loss] for _ in range(4)]
         ends[ablation] = weights_of(model)
     assert losses["jlaf"][0] == losses[name][0] > 0
@@ -647,16 +567,15 @@ def test_the_sharpness_is_learned_or_stays():
 def expected_without(weights, batch, kept):
     """L_CLS where each picture has the regions that `kept` [B, R] has true, as if it had no others."""
     rows = [
-        reference.scores(batch.x[b : b + 1, kept[b]], batch.k, *parts_of(weights, batch.config))[0]
+        reference.scores(batch.x[b : b + 1, kept[b]], batch.classes, *parts_of(weights, batch.config))[0]
         for b in range(len(kept))
     ]
     return reference.class_loss(np.array(rows), batch.labels, SEEN, batch.config.tau)
 
 
 def test_dropped_regions_are_not_looked_at():
-    benchmark = small()
-    model = made(benchmark, rate=0.0, region_dropout=0.4)
-    batch, drawn = batch_for(model, benchmark), np.random.default_rng(1).random((6, 1, 6)).astype(np.float32)
+    model, batch = ready(rate=0.0, region_dropout=0.4)
+    drawn = np.random.default_rng(1).random((6, 1, 6)).astype(np.float32)
     kept = drawn[:, 0] >= 0.4
     assert kept.any(axis=1).all() and not kept.all(axis=1).any()
     model.uniform = lambda shape: tf.reshape(tf.constant(drawn), shape)
@@ -664,12 +583,14 @@ def test_dropped_regions_are_not_looked_at():
     got = step(model, batch)["class_loss"]
     np.testing.assert_allclose(got, expected_without(weights, batch, kept), rtol=1e-5)
     assert abs(got - expected_losses(weights, batch)[0]["class_loss"]) > 1e-3
-    np.testing.assert_allclose(model(batch.inputs), expected_scores(weights, batch, batch.k), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        model(batch.inputs), expected_scores(weights, batch, batch.classes), rtol=1e-5, atol=1e-5
+    )
     model.uniform = lambda shape: tf.zeros(shape)  # nothing is left of any picture
     got = step(model, batch)["class_loss"]
     weights["log_sharpening"][0] -= np.inf  # then it looks everywhere alike
     np.testing.assert_allclose(got, expected_losses(weights, batch)[0]["class_loss"], rtol=1e-5)
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert_finite(model)
 
 
 def test_regions_are_dropped_at_the_rate_of_the_config_and_only_in_training():
@@ -678,7 +599,7 @@ def test_regions_are_dropped_at_the_rate_of_the_config_and_only_in_training():
     model.compile(keras.optimizers.SGD(0.0))
     shapes, uniform = [], model.uniform
     model.uniform = lambda shape: shapes.append(uniform(shape).numpy()) or tf.constant(shapes[-1])
-    batch = batch_for(model, benchmark, 40)
+    batch = batch_for(model, benchmark, count=40)
     losses = {step(model, batch)["class_loss"] for _ in range(4)}
     assert len(losses) == 4  # new draws at each step
     assert {drawn.shape for drawn in shapes} == {(40, 1, 6)}  # a region is hidden from all classes
@@ -697,12 +618,10 @@ def test_regions_are_dropped_at_the_rate_of_the_config_and_only_in_training():
 @pytest.mark.parametrize("name", ["jlaf", "uncoupled", "printed", "scaled"])
 def test_embeddings_of_pictures(name):
     """Of the class with the highest score among all: its feature, and what is decoded from it."""
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch = batch_for(model, benchmark)
+    model, batch = ready(**CONFIGS[name])
     encoder, mapping, sharpness = parts_of(weights_of(model), model.config)
-    h = reference.encode(encoder, batch.k)
-    best = np.argmax(expected_scores(weights_of(model), batch, batch.k), axis=1)
+    h = reference.encode(encoder, batch.classes)
+    best = np.argmax(expected_scores(weights_of(model), batch, batch.classes), axis=1)
     assert len(set(best)) > 1
     attended = reference.attend(batch.x, reference.attention(batch.x, h, sharpness))[range(6), best]
     decoded = reference.predicted(batch.x, h, mapping, sharpness)[range(6), best]
@@ -731,9 +650,7 @@ def test_regions_and_pictures_that_are_zero(overrides):
     first = float(model.score_classes(benchmark.inputs[rows[:1]], benchmark.class_embeddings)[0, 0])
     assert first == 0  # a decoder without bias finds no direction there
     for _ in range(5):
-        losses = model.train_step((tf.constant(benchmark.inputs[rows]), tf.constant(benchmark.labels[rows])))
-    assert np.isfinite([float(loss) for loss in losses.values()]).all()
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+        assert_finite(model, **step(model, (benchmark.inputs[rows], benchmark.labels[rows])))
     scores = model(benchmark.inputs).numpy()
     assert np.isfinite(scores).all()
     bias = model.mapping.bias.numpy()  # all that there is to see in nothing
@@ -768,7 +685,7 @@ def test_regions_are_scaled_by_those_of_training_rows():
     benchmark.inputs[benchmark.train[700:]] -= 3
     model = made(benchmark, region_scaling="standard", sharpness=2.0)
     batch = batch_for(model, benchmark)
-    wanted = expected_scores(weights_of(model), batch, batch.k)
+    wanted = expected_scores(weights_of(model), batch, batch.classes)
     np.testing.assert_allclose(model(batch.inputs), wanted, rtol=2e-4, atol=2e-4)
 
 
@@ -802,16 +719,7 @@ def test_the_optimizer_of_the_config():
 def test_an_exported_model_scores_as_before(tmp_path):
     benchmark = small()
     model = made(benchmark)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    maps = tf.TensorSpec([None, 2, 3, 7], tf.float32)
-    archive.add_endpoint("score_classes", model.score_classes, [maps, tf.TensorSpec([None, 4], tf.float32)])
-    archive.write_out(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(tmp_path / "saved")
-    inputs, new = benchmark.inputs.astype(np.float32), np.random.default_rng(5).random((9, 4)).astype(np.float32)
-    for rows, classes in ((slice(0, 1), new), (slice(0, 7), new[:2])):
-        wanted = model.score_classes(inputs[rows], classes)
-        np.testing.assert_allclose(loaded.score_classes(inputs[rows], classes), wanted, rtol=1e-5, atol=1e-5)
+    harness.exported(model, tmp_path, benchmark.inputs.astype(np.float32))
 
 
 # Configs.
@@ -838,9 +746,7 @@ def test_an_exported_model_scores_as_before(tmp_path):
     ],
 )
 def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
-    with pytest.raises(ValueError) as caught:
-        JLAFConfig(**{name: value})
-    assert str(caught.value) == f"{name}: got {value!r}; wanted {wanted}"
+    harness.assert_refuses(JLAFConfig, name, value, wanted)
 
 
 @pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])

@@ -4,24 +4,23 @@
 """
 
 import dataclasses
-import sys
+import functools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from experiments import published
 
+from experiments import published
 from tests.reference import msdn as reference
-from tests.reference.eszsl import scaled
+from tests.support import harness
 from tests.support.commands import arrays_of
-from tests.support.slopes import assert_slopes
+from tests.support.harness import assert_finite, assert_losses, step
 from tests.support.tiny import tiny
-from zslkeras.cli import quiet
 from zslkeras.evaluation import metrics
 from zslkeras.models import msdn
 from zslkeras.models.msdn import MSDN, MSDNConfig
-from zslkeras.training import batches, strategies
+from zslkeras.training import batches
 
 SMALL = {"alpha1": 0.6, "alpha2": 0.3, "lambda_cal": 0.7, "lambda_distill": 0.4}
 PAPER = {"variant": "paper"}
@@ -39,11 +38,7 @@ BRANCHES = ("attribute_to_visual", "visual_to_attribute")
 LOGITS = 3.0 * np.random.default_rng(11).standard_normal((2, 4, 5))  # of two branches, [4, 5], sharp
 SEEN = np.array([True, True, False, True, False])
 
-
-def small(**options):
-    """Pictures of 2 x 3 regions: what confuses height and width, or regions and attributes, does not fit."""
-    benchmark = tiny("maps", **{"classes": 5, "unseen": 2, "rows": 5, "attributes": 4, "width": 7, **options})
-    return dataclasses.replace(benchmark, inputs=benchmark.inputs[:, :2, :3])
+small = functools.partial(harness.small, "maps")
 
 
 def fresh(benchmark=None, **overrides):
@@ -54,43 +49,36 @@ def fresh(benchmark=None, **overrides):
 def made(benchmark=None, rate=1.0, spread=1.0, **overrides):
     """A model away from where it starts, with SGD."""
     model = fresh(benchmark, **overrides)
-    model.compile(keras.optimizers.SGD(rate))
-    generator = np.random.default_rng(7)
-    for name, variable in weights_of(model, values=False).items():
-        variable.assign((1.0 if name == "attribute_vectors" else spread) * generator.standard_normal(variable.shape))
-    return model
+    return harness.with_weights(
+        model,
+        variables_of(model),
+        lambda name, draws: draws if name == "attribute_vectors" else spread * draws,
+        rate,
+    )
 
 
-def weights_of(model, values=True):
-    """The trained variables by name, or their values in float64."""
-    variables = {variable.name: variable for variable in model.trainable_variables}
-    return {name: v.numpy().astype(np.float64) for name, v in variables.items()} if values else variables
+def variables_of(model):
+    return {variable.name: variable for variable in model.trainable_variables}
 
 
-@dataclasses.dataclass
-class Batch:
-    """One batch and the classes of the stage, as given and as the reference takes them: scaled, in float64."""
-
-    config: MSDNConfig
-    inputs: np.ndarray
-    labels: np.ndarray
-    x: np.ndarray
-    z: np.ndarray
-    seen: np.ndarray
-
-    @property
-    def pair(self):
-        return tf.constant(self.inputs), tf.constant(self.labels)
+def weights_of(model):
+    return harness.in_float64(variables_of(model))
 
 
-def batch_for(model, benchmark, count=6):
-    rows = np.random.default_rng(3).choice(benchmark.train, count, replace=False)
-    inputs, config = benchmark.inputs[rows], model.config
-    regions = scaled(config.region_scaling, inputs.reshape(-1, 7), benchmark.inputs[benchmark.train].reshape(-1, 7))
-    regions = reference.unit(regions) if config.normalize else regions
-    embeddings = benchmark.class_embeddings
-    classes = scaled(config.embedding_scaling, embeddings, embeddings[benchmark.seen_classes])
-    return Batch(config, inputs, benchmark.labels[rows], regions.reshape(count, 6, 7), classes, benchmark.seen_mask)
+def regions(config, maps, train):
+    """x [B, R, F] of Eq. (1)."""
+    x = harness.scaled_regions(config.region_scaling, maps, train)
+    return (reference.unit(x) if config.normalize else x).reshape(-1, 6, 7)
+
+
+batch_for = functools.partial(harness.batch_for, as_reference=regions)
+
+
+def ready(benchmark=None, **overrides):
+    """A model away from where it starts, and a batch for it."""
+    benchmark = benchmark or small()
+    model = made(benchmark, **overrides)
+    return model, batch_for(model, benchmark)
 
 
 def expected_branches(weights, config, x):
@@ -113,12 +101,12 @@ def expected_branches(weights, config, x):
     return found
 
 
-def expected_scores(weights, batch, z):
+def expected_scores(weights, batch, classes):
     """Eq. (11) without its indicator."""
     scores = [one for one, _ in expected_branches(weights, batch.config, batch.x).values()]
     shares = (batch.config.alpha1, batch.config.alpha2) if len(scores) == 2 else (1.0,)
     return batch.config.temperature * sum(
-        share * reference.logits(psi, z) for share, psi in zip(shares, scores, strict=True)
+        share * reference.logits(psi, classes) for share, psi in zip(shares, scores, strict=True)
     )
 
 
@@ -126,9 +114,9 @@ def expected_losses(weights, batch):
     """The three losses that are reported, a part that the config leaves out being 0, and Eq. (10)."""
     config, seen = batch.config, batch.seen
     branches = expected_branches(weights, config, batch.x).values()
-    logits = [config.temperature * reference.logits(psi, batch.z) for psi, _ in branches]
+    logits = [config.temperature * reference.logits(psi, batch.classes) for psi, _ in branches]
     as_code = config.variant == "code"
-    classes = None if as_code else np.flatnonzero(seen)
+    classes = None if as_code else batch.seen_ids
     entropies = [reference.cross_entropy(one, batch.labels, classes) for one in logits]
     calibrations, distilled = [0.0], 0.0
     if config.lambda_cal:
@@ -138,7 +126,7 @@ def expected_losses(weights, batch):
         if as_code:
             divergence, distance = reference.jensen_shannon(*logits, seen), reference.weighted_l2(*logits)
         else:
-            divergence = reference.symmetrised_divergence(*logits, np.flatnonzero(seen))
+            divergence = reference.symmetrised_divergence(*logits, batch.seen_ids)
             distance = reference.plain_l2(*logits)
         distilled = config.divergence_weight * divergence + config.distance_weight * distance
     losses = {
@@ -149,19 +137,12 @@ def expected_losses(weights, batch):
     return losses, reference.total(entropies, calibrations, distilled, config.lambda_cal, config.lambda_distill)
 
 
-def step(model, batch):
-    model.reset_metrics()
-    return {name: float(loss) for name, loss in model.train_step(batch.pair).items()}
-
-
 # The equations.
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_attribute_scores_and_attention(name):
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch = batch_for(model, benchmark)
+    model, batch = ready(**CONFIGS[name])
     wanted = expected_branches(weights_of(model), model.config, batch.x)
     scores, attention = model.attribute_scores(batch.inputs), model.attention(batch.inputs)
     assert list(scores) == list(wanted)
@@ -176,51 +157,31 @@ def test_attribute_scores_and_attention(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_of_classes_built_in_new_and_alone(name):
     benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, weights = batch_for(model, benchmark), weights_of(model)
-    np.testing.assert_allclose(model(batch.inputs), expected_scores(weights, batch, batch.z), rtol=1e-5, atol=2e-5)
+    model, batch = ready(benchmark, **CONFIGS[name])
     new = np.random.default_rng(5).random((3, 4)).astype(np.float32)
-    embeddings = benchmark.class_embeddings
-    z = scaled(model.config.embedding_scaling, new, embeddings[benchmark.seen_classes])
-    got = model.score_classes(batch.inputs, new).numpy()
-    np.testing.assert_allclose(got, expected_scores(weights, batch, z), rtol=1e-5, atol=2e-5)
-    together = model.score_classes(batch.inputs, np.concatenate([new, embeddings])).numpy()
-    np.testing.assert_allclose(together, np.concatenate([got, model(batch.inputs)], axis=1), rtol=1e-5, atol=1e-5)
-    for c in range(3):
-        np.testing.assert_allclose(
-            model.score_classes(batch.inputs, new[c : c + 1])[:, 0], got[:, c], rtol=1e-5, atol=1e-5
-        )
+    got = harness.scores_in_any_company(model, batch.inputs, new, range(3), rtol=1e-5, atol=1e-5)
+    classes = harness.scaled_classes(model.config, benchmark, np.concatenate([new, benchmark.class_embeddings]))
+    wanted = expected_scores(weights_of(model), batch, classes)
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=2e-5)
+    np.testing.assert_allclose(model(batch.inputs), wanted[:, 3:], rtol=1e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_reported_losses_of_one_step(name):
     """Each ablation leaves out its part of the loss and nothing else."""
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch = batch_for(model, benchmark)
+    model, batch = ready(**CONFIGS[name])
     wanted, _ = expected_losses(weights_of(model), batch)
-    got = step(model, batch)
-    assert set(got) == set(wanted)
-    for loss, value in wanted.items():
-        np.testing.assert_allclose(got[loss], value, rtol=2e-5, err_msg=loss)
+    assert_losses(step(model, batch), wanted, rtol=2e-5)
 
 
 @pytest.mark.parametrize("name", SLOPED)
 def test_a_step_follows_the_slope_of_equation_10(name):
-    benchmark = small()
-    model = made(benchmark, **CONFIGS[name])
-    batch, before = batch_for(model, benchmark), weights_of(model)
+    model, batch = ready(**CONFIGS[name])
+    before = weights_of(model)
     step(model, batch)
-    after, weights = weights_of(model), weights_of(made(benchmark, **CONFIGS[name]))
-    for variable, array in weights.items():
-        assert_slopes(
-            lambda: expected_losses(weights, batch)[1],
-            array,
-            before[variable] - after[variable],
-            rtol=5e-5,
-            atol=1e-5,
-            err_msg=variable,
-        )
+    harness.assert_step_follows(
+        lambda: expected_losses(before, batch)[1], before, weights_of(model), rtol=5e-5, atol=1e-5
+    )
 
 
 SEEN_IDS = np.flatnonzero(SEEN)
@@ -255,14 +216,9 @@ PURE = {  # the model's function of logits, and the reference's
 @pytest.mark.parametrize("name", PURE)
 def test_losses_of_sharp_logits_in_float64(name):
     function, wanted = PURE[name]
-    arrays = LOGITS.copy()
-    tensor = tf.constant(arrays)
-    with tf.GradientTape() as tape:
-        tape.watch(tensor)
-        loss = function(tensor[0], tensor[1])
-    np.testing.assert_allclose(loss, wanted(*arrays), rtol=1e-12)
-    got = tape.gradient(loss, tensor).numpy()
-    assert_slopes(lambda: wanted(*arrays), arrays, got, rtol=1e-7, atol=1e-8)
+    harness.assert_function(
+        lambda pair: function(*tf.unstack(pair)), lambda pair: wanted(*pair), [LOGITS], rtol=1e-7, atol=1e-8
+    )
 
 
 # Attention.
@@ -322,8 +278,8 @@ def test_a_branch_is_the_same_without_the_other(branch, variant):
     benchmark = small()
     alphas = dict(zip(("alpha1", "alpha2"), (1.0, 0.0) if branch == BRANCHES[0] else (0.0, 1.0), strict=True))
     both, alone = made(benchmark, variant=variant, **alphas), made(benchmark, variant=variant, branches=branch)
-    for name, variable in weights_of(alone, values=False).items():
-        variable.assign(weights_of(both, values=False)[name])
+    for name, variable in variables_of(alone).items():
+        variable.assign(variables_of(both)[name])
     inputs = benchmark.inputs[:5]
     np.testing.assert_allclose(both(inputs), alone(inputs), rtol=1e-5, atol=1e-6)
     wanted = tf.matmul(both.attribute_scores(inputs)[branch], benchmark.class_embeddings, transpose_b=True)
@@ -334,8 +290,7 @@ def test_a_branch_is_the_same_without_the_other(branch, variant):
 
 def test_embeddings_of_pictures():
     benchmark = small()
-    model = made(benchmark)
-    batch = batch_for(model, benchmark)
+    model, batch = ready(benchmark)
     spaces = model.embed(batch.inputs)
     assert {name: tuple(rows.shape) for name, rows in spaces.items()} == {
         "baseline": (6, 7),
@@ -379,17 +334,6 @@ def test_without_attribute_vectors_they_start_at_random():
     np.testing.assert_array_equal(again(benchmark.inputs[:3]), model(benchmark.inputs[:3]))
 
 
-def outputs_of(graph):
-    """The shapes of all tensors of a graph and of the functions in it."""
-    shapes = [output.shape for op in graph.get_operations() for output in op.outputs if output.dtype.is_floating]
-    for op in graph.get_operations():
-        for attribute in ("f", "body", "cond", "then_branch", "else_branch"):
-            if attribute in op.node_def.attr:
-                inner = graph._get_function(op.get_attr(attribute).name)
-                shapes += outputs_of(inner.graph)
-    return shapes
-
-
 @pytest.mark.parametrize("variant", ["code", "paper"])
 @pytest.mark.parametrize("what", ["train_step", "score_classes"])
 def test_attended_features_are_never_formed(what, variant):
@@ -398,16 +342,7 @@ def test_attended_features_are_never_formed(what, variant):
     embeddings = np.random.default_rng(0).random((C, A)).astype(np.float32)
     model = MSDN(MSDNConfig(variant=variant), (2, 2, F), embeddings, np.arange(C) < 40, np.ones((A, 6), np.float32))
     model.compile()
-    maps = tf.TensorSpec([B, 2, 2, F], tf.float16)
-    if what == "train_step":
-        function = tf.function(lambda *batch: model.train_step(batch))
-        graph = function.get_concrete_function(maps, tf.TensorSpec([B], tf.int32)).graph
-    else:
-        classes = tf.TensorSpec([C, A], tf.float32)
-        graph = tf.function(model.score_classes).get_concrete_function(maps, classes).graph
-    shapes = outputs_of(graph)
-    assert all(shape.is_fully_defined() for shape in shapes)
-    sizes = {shape.num_elements() for shape in shapes}
+    sizes = [size for _, size in harness.floats_made_by(model, what, B)]
     largest_needed = max(5 * A * B * R, B * R * F, 5 * A * F)
     assert max(A * F, A * C) < max(sizes) <= largest_needed < min(B * A * F, B * A * C)
 
@@ -417,24 +352,17 @@ def test_attended_features_are_never_formed(what, variant):
 
 def test_the_class_loss_does_not_see_the_indicator_and_the_calibration_does():
     benchmark = small()
-    swapped = dataclasses.replace(
-        benchmark, seen_classes=np.arange(5), unseen_classes=np.array([], int), test_unseen=np.array([], int)
-    )
-    one, other = made(benchmark), made(swapped)
+    one, other = made(benchmark), made(harness.all_seen(benchmark))
     losses, without = (step(model, batch_for(one, benchmark)) for model in (one, other))
     assert losses["class_loss"] == without["class_loss"]
     assert losses["calibration_loss"] > 0.1 and without["calibration_loss"] == 0  # there is nothing to calibrate
 
 
 def test_a_stage_without_unseen_classes_trains():
-    benchmark = small()
-    benchmark = dataclasses.replace(
-        benchmark, seen_classes=np.arange(5), unseen_classes=np.array([], int), test_unseen=np.array([], int)
-    )
+    benchmark = harness.all_seen(small())
     for variant in ("code", "paper"):
-        model = made(benchmark, variant=variant)
-        assert np.isfinite(list(step(model, batch_for(model, benchmark)).values())).all()
-        assert all(np.isfinite(weight).all() for weight in model.get_weights())
+        model, batch = ready(benchmark, variant=variant)
+        assert_finite(model, **step(model, batch))
 
 
 @pytest.mark.parametrize("form", [msdn.self_calibration, msdn.self_calibration_as_printed])
@@ -468,12 +396,11 @@ def test_the_slope_of_the_calibration_of_even_logits(form, wanted):
 
 @pytest.mark.parametrize("variant", ["code", "paper"])
 def test_a_step_of_the_calibration_raises_what_unseen_classes_get(variant):
-    benchmark = small()
-    model = made(benchmark, rate=1e-10, variant=variant, lambda_cal=1e8, lambda_distill=0.0)  # next to nothing else
-    batch = batch_for(model, benchmark)
+    model, batch = ready(rate=1e-10, variant=variant, lambda_cal=1e8, lambda_distill=0.0)  # next to nothing else
 
     def mass():
-        logits = [tf.matmul(psi, batch.z.astype(np.float32).T) for psi in model.attribute_scores(batch.inputs).values()]
+        scores = model.attribute_scores(batch.inputs).values()
+        logits = [tf.matmul(psi, batch.classes.astype(np.float32).T) for psi in scores]
         return [
             np.mean([reference.softmax(row + reference.mask(batch.seen))[3:].sum() for row in one]) for one in logits
         ]
@@ -540,9 +467,7 @@ def test_regions_and_attribute_vectors_that_are_zero(variant, normalize_vectors)
     assert not model.attribute_vectors[2].numpy().any()
     rows = benchmark.train[:6]
     for _ in range(5):
-        losses = model.train_step((tf.constant(benchmark.inputs[rows]), tf.constant(benchmark.labels[rows])))
-    assert np.isfinite([float(loss) for loss in losses.values()]).all()
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+        assert_finite(model, **step(model, (benchmark.inputs[rows], benchmark.labels[rows])))
     assert np.isfinite(model(benchmark.inputs)).all()
     assert model.attribute_vectors[2].numpy().any() != normalize_vectors  # it learns, unless it has no direction
     np.testing.assert_allclose(model.embed(np.zeros((1, 2, 3, 7), np.float16))["baseline"], 0)
@@ -555,7 +480,7 @@ def test_branches_that_are_both_zero(variant):
     model.compile()
     losses = step(model, batch_for(model, benchmark))
     assert losses["distillation_loss"] == 0 and losses["class_loss"] > 1
-    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert_finite(model)
 
 
 def test_the_length_of_a_region_is_not_seen_however_small_or_large():
@@ -606,25 +531,12 @@ def test_regions_are_scaled_by_those_of_training_rows():
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 @pytest.mark.parametrize("traced", [True, False])
 def test_rmsprop_over_several_steps(momentum, traced):
-    generator = np.random.default_rng(0)
-    starts = [generator.standard_normal(shape) for shape in ((3, 2), (4,))]
-    targets = [generator.standard_normal((6, *array.shape)) for array in starts]
     rate = 2.0**-7  # a number that float32 holds exactly
-    variables = [keras.Variable(array, dtype="float64") for array in starts]
-    optimizer = msdn.CoupledRMSprop(rate, decay=0.3, momentum=momentum)
-    optimizer.build(variables)
-
-    def apply(*gradients):
-        optimizer.apply(gradients, variables)
-
-    apply = tf.function(apply) if traced else apply
-    for number in range(6):
-        apply(*(tf.sin(v.value) + target[number] for v, target in zip(variables, targets, strict=True)))
-    for variable, array, target in zip(variables, starts, targets, strict=True):
-        gradients = [lambda w, shift=shift: np.sin(w) + shift for shift in target]
-        wanted = reference.rmsprop(array, gradients, rate, momentum, 0.3)
-        np.testing.assert_allclose(variable.numpy(), wanted, rtol=1e-10)
-        assert np.abs(wanted - array).min() > 1e-3
+    steps = harness.six_steps(lambda _: msdn.CoupledRMSprop(rate, decay=0.3, momentum=momentum), traced)
+    for start, gradients, end in steps:
+        wanted = reference.rmsprop(start, gradients, rate, momentum, 0.3)
+        np.testing.assert_allclose(end, wanted, rtol=1e-10)
+        assert np.abs(wanted - start).min() > 1e-3
 
 
 def test_a_model_is_trained_by_it():
@@ -666,15 +578,8 @@ def test_a_model_is_trained_by_it():
     ids=str,
 )
 def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
-    ends = []
-    for shift in (0.0, 0.3):
-        benchmark = small()
-        benchmark.class_embeddings[benchmark.unseen_classes[0], 1] += shift
-        model = made(benchmark, **overrides)
-        step(model, batch_for(model, benchmark))
-        ends.append([variable.numpy() for variable in model.trainable_variables])
-    assert any((one != other).any() for one, other in zip(*ends, strict=True)) == reads
-    assert MSDN.reads_unseen_embeddings(model.config) == reads
+    assert harness.depends_on_unseen_embeddings(small, ready, **overrides) == reads
+    assert MSDN.reads_unseen_embeddings(MSDNConfig(**SMALL | overrides)) == reads
 
 
 # Decisions.
@@ -682,12 +587,11 @@ def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
 
 def test_the_indicator_of_equation_11_is_a_gamma_of_two():
     benchmark = small()
-    model = made(benchmark, spread=3.0)
-    batch = batch_for(model, benchmark)
+    model, batch = ready(benchmark, spread=3.0)
     psi, Psi = (one for one, _ in expected_branches(weights_of(model), model.config, batch.x).values())
     inputs, seen = tf.constant(benchmark.inputs), benchmark.seen_mask
     scores = model(inputs)
-    wanted = reference.fused(psi, Psi, (0.6, 0.3), batch.z, seen)
+    wanted = reference.fused(psi, Psi, (0.6, 0.3), batch.classes, seen)
     np.testing.assert_allclose(model(batch.inputs) + reference.mask(seen), wanted, rtol=1e-5, atol=2e-5)
     got, without = (model.decide(scores, inputs, seen, gamma).numpy() for gamma in (model.paper_rule["gamma"], 0.0))
     np.testing.assert_array_equal(got, np.argmax(scores + reference.mask(seen), axis=1))
@@ -699,23 +603,13 @@ def test_the_indicator_of_equation_11_is_a_gamma_of_two():
 def test_an_exported_model_scores_and_decides_as_before(tmp_path):
     benchmark = small()
     model = made(benchmark, spread=3.0)
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    maps = tf.TensorSpec([None, 2, 3, 7], tf.float32)
     gamma = model.paper_rule["gamma"]
 
     def generalized(inputs):
         return model(inputs) + 0.5 * gamma * msdn.indicator(model.seen_mask.value)
 
-    archive.add_endpoint("score_classes", model.score_classes, [maps, tf.TensorSpec([None, 4], tf.float32)])
-    archive.add_endpoint("generalized", generalized, [maps])
-    archive.write_out(tmp_path / "saved", verbose=False)
-    loaded = tf.saved_model.load(tmp_path / "saved")
     inputs = benchmark.inputs.astype(np.float32)
-    new = np.random.default_rng(5).random((2, 4)).astype(np.float32)
-    for rows in (slice(0, 1), slice(0, 7)):
-        got, wanted = loaded.score_classes(inputs[rows], new), model.score_classes(inputs[rows], new)
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+    loaded = harness.exported(model, tmp_path, inputs, generalized=generalized)
     biased = loaded.generalized(inputs).numpy()
     wanted = model(inputs) + reference.mask(benchmark.seen_mask)
     np.testing.assert_allclose(biased, wanted, rtol=1e-5, atol=1e-5)
@@ -746,9 +640,7 @@ def test_an_exported_model_scores_and_decides_as_before(tmp_path):
     ],
 )
 def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
-    with pytest.raises(ValueError) as caught:
-        MSDNConfig(**{name: value})
-    assert str(caught.value) == f"{name}: got {value!r}; wanted {wanted}"
+    harness.assert_refuses(MSDNConfig, name, value, wanted)
 
 
 @pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])
@@ -798,28 +690,16 @@ REPLICATED = {
 
 
 def several_steps(strategy, name):
-    """A model after four steps, and the losses of the first; each replica has its part of the rows."""
-    generator, benchmark = np.random.default_rng(2), small()
-    rows = np.array([generator.choice(benchmark.train, 8, replace=False) for _ in range(4)])
-    with strategy.scope():
+    """A model after four steps, and the losses of the first."""
+    benchmark = small()
+
+    def make():
         model = made(benchmark, rate=0.05, spread=2.0, **REPLICATED[name])
         if name == "released optimizer":
             model.compile()
+        return model
 
-    def part(array):
-        context = tf.distribute.get_replica_context()
-        share = array.shape[0] // context.num_replicas_in_sync
-        return array[context.replica_id_in_sync_group * share :][:share]
-
-    @tf.function
-    def train_step(inputs, labels):
-        strategy.run(lambda: model.train_step((part(inputs), part(labels))))
-
-    losses = None
-    for batch in rows:
-        train_step(tf.constant(benchmark.inputs[batch]), tf.constant(benchmark.labels[batch]))
-        losses = losses or {key: float(tracker.result()) for key, tracker in model.trackers.items()}
-    return model, losses
+    return harness.trained_under(strategy, make, harness.batches_of(benchmark, 4))
 
 
 @pytest.fixture(scope="module")
@@ -832,19 +712,16 @@ def on_two_replicas(tmp_path_factory):
 def test_two_replicas_train_as_one(name, on_two_replicas):
     """The calibration among them: its mean stands inside the log, over the rows of all replicas."""
     (one, losses), before = several_steps(tf.distribute.get_strategy(), name), made(spread=2.0, **REPLICATED[name])
-    for loss, value in losses.items():
-        np.testing.assert_allclose(on_two_replicas[f"{name}/{loss}"], value, rtol=1e-5, err_msg=loss)
-    for number, variable in enumerate(one.trainable_variables):
-        other = on_two_replicas[f"{name}/{number}"]
-        np.testing.assert_allclose(other, variable, rtol=0, atol=2e-5, err_msg=variable.path)
-        assert np.abs(variable - before.trainable_variables[number]).max() > 1e-3  # or the comparison could not fail
+    two = harness.saved_under(name, on_two_replicas)
+    assert_losses({loss: two[loss] for loss in losses}, losses, rtol=1e-5)
+    harness.assert_trained_alike(two, variables_of(one), variables_of(before), atol=2e-5)
 
 
 def test_the_calibration_of_a_part_of_the_rows_is_another():
     """Otherwise two replicas that forgot each other would pass the test above."""
     benchmark = small()
     model = made(benchmark, spread=2.0, **REPLICATED["code"])
-    batch = batch_for(model, benchmark, 8)
+    batch = batch_for(model, benchmark, count=8)
     whole = expected_losses(weights_of(model), batch)[0]["calibration_loss"]
     parts = []
     for half in (slice(0, 4), slice(4, 8)):
@@ -854,11 +731,4 @@ def test_the_calibration_of_a_part_of_the_rows_is_another():
 
 
 if __name__ == "__main__":
-    quiet.tensorflow()
-    (out,) = sys.argv[1:]
-    mirrored, arrays = strategies.get_strategy("mirrored", 2), {}
-    for name in REPLICATED:
-        model, losses = several_steps(mirrored, name)
-        arrays |= {f"{name}/{loss}": value for loss, value in losses.items()}
-        arrays |= {f"{name}/{number}": v.numpy() for number, v in enumerate(model.trainable_variables)}
-    np.savez(out, **arrays)
+    harness.save_from_two_replicas(several_steps, REPLICATED, variables_of)
