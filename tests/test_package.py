@@ -8,8 +8,9 @@ from zslkeras.models.base import ZeroShotModel
 
 
 def test_every_public_name_is_there():
-    assert {"InputError", "MODELS", "load_benchmark", "__version__", "ASPN", "DRMNFromPictures"} <= set(zslkeras.__all__)
-    for name in zslkeras.__all__:
+    public = set(zslkeras.__all__)
+    assert {"InputError", "MODELS", "load_benchmark", "__version__", "ASPN", "DRMNFromPictures"} <= public
+    for name in public:
         assert getattr(zslkeras, name) is not None and name in dir(zslkeras)
     assert zslkeras.load_benchmark is benchmarks.load
     with pytest.raises(AttributeError, match="module 'zslkeras' has no attribute 'nothing'"):
