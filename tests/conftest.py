@@ -16,6 +16,8 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    slow = {item.path for item in items if "slow" in item.keywords}
+    items.sort(key=lambda item: item.path not in slow)  # long files first, so that no core is idle at the end
     if not config.getoption("--gpu"):
         for item in items:
             if "gpu" in item.keywords:
