@@ -65,6 +65,8 @@ def main(settings):
 
 def _check(settings, given, arguments):
     del arguments
+    if settings.trial.ablation == "all":
+        raise flags.InputError("--ablation: got all; wanted a single row, which all trials have in common")
     if settings.machine.strategy == "multiworker":
         wanted = "default or mirrored, and --role for several machines"
         raise flags.InputError(f"--strategy: got multiworker; wanted {wanted}")

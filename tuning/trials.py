@@ -126,7 +126,9 @@ def _search(settings, benchmark, base, role, known):
     scored = sorted((one for one in records if "numbers" in one), key=lambda one: _score(one, objective), reverse=True)
     summary = {"objective": objective, "seconds": round(seconds, 1), "trials": records}
     print("", _table(scored[:_TOP], symbols), sep="\n")
-    print(*(search.failure(one["trial"], one) for one in records if "error" in one), sep="\n", end="")
+    for one in records:
+        if "error" in one:
+            print(search.failure(one["trial"], one))
     if tuner.ran:  # in this process; trials of workers overlap
         summary["overhead_seconds"] = round((seconds - sum(tuner.ran)) / len(tuner.ran), 3)
         print(

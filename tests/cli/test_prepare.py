@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from tests.support import commands
+from tests.support import commands, drive
 from zslkeras import load_benchmark
 from zslkeras.benchmarks import download
 from zslkeras.cli import prepare
@@ -315,31 +315,22 @@ def test_download_comes_first(flo, done, monkeypatch):
 
 
 def kill_at(where, number):
-    count = 0
-
-    def now():
-        nonlocal count
-        count += 1
-        return count == number
-
-    def die():
-        os.kill(os.getpid(), signal.SIGKILL)
-
+    now = drive.nth(number)
     write, replace = extract._Job._write, os.replace
 
     def dying_write(job, stores, pictures):
         if now():  # a row and a half of one store, nothing of the other
             stores["maps"].write(bytes(3 * job._row_bytes("maps") // 2))
-            die()
+            drive.die()
         write(job, stores, pictures)
 
     def dying_replace(source, target):
         last = now()
         if last and where == "rename":
-            die()
+            drive.die()
         replace(source, target)
         if last:
-            die()
+            drive.die()
 
     if where == "write":
         extract._Job._write = dying_write

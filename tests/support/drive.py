@@ -4,6 +4,7 @@ WHERE is step (the N-th training step), rename (the N-th file, written but not y
 write (half-way through the N-th file). `--die never` runs through.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -21,14 +22,14 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def nth(number):
+    """A function that is true at its call of that number alone."""
+    calls = itertools.count(1)
+    return lambda: next(calls) == number
+
+
 def kill_at(where, number):
-    count = 0
-
-    def now():
-        nonlocal count
-        count += 1
-        return count == number
-
+    now = nth(number)
     replace, savez, advance = os.replace, np.savez, progress.Progress.advance
 
     def dying_replace(source, target):

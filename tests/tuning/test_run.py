@@ -257,7 +257,7 @@ def test_a_failed_trial_is_told_at_once_and_in_the_end(tune, selected, monkeypat
     ran = tune(*FLO, "--tuner", "random", "--trials", 6, "--nofinal_run")
     assert ran.code == 0, ran.err
     told = "trial 1 failed: Diverged: loss is not a finite number at step 3"
-    assert ran.out.count(told) == 2 and ran.out.index(told) < ran.out.index("trial 5: H")
+    assert ran.out.count(f"{told}\n") == 2 and ran.out.index(told) < ran.out.index("trial 5: H")
     assert read(tmp_path / "runs/example-flo-search/recipe.json")["trials"] == 6
     assert "raise Diverged" in read(tmp_path / "runs/example-flo-search/search.json")["trials"][1]["traceback"]
 
@@ -303,6 +303,7 @@ def test_a_full_disk_ends_the_search(tune, monkeypatch):
         ((*FLO, "--chief", "here:80"), ("--chief: got it without --role",)),
         ((*FLO, "--trials", "0"), ("--trials: got 0", "at least 1")),
         ((*FLO, "--describe"), ("--describe: no flag of",)),
+        ((*FLO, "--ablation", "all"), ("--ablation: got all", "a single row")),
         ((*FLO, "--export", "--nofinal_run"), ("--export: got it with --nofinal_run",)),
         ((*FLO, "--strategy", "multiworker"), ("--strategy: got multiworker", "--role")),
         *(((*FLO, "--sweep", "hidden=4", *more), (f"{more[0]}: got it beside --sweep",)) for more in BESIDE_SWEEP),
