@@ -9,6 +9,7 @@ MODELS = {
     "eszsl": ("zslkeras.models.eszsl", "ESZSL"),
     "jlaf": ("zslkeras.models.jlaf", "JLAF"),
     "msdn": ("zslkeras.models.msdn", "MSDN"),
+    "prototypes": ("zslkeras.models.prototypes", "Prototypes"),
 }
 BENCHMARKS = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")  # the field's, as their folders are called
 NEGATIVES = ("keep", "zero")  # what becomes of negative attributes

@@ -172,6 +172,11 @@ TINY = {
         },
         rate=0.1,
     ),
+    "prototypes": Tiny(
+        # class embeddings and seen mask, draws, two scalings, whitening, the map
+        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (6 + 6 + 2) + 16 * 16 + 6 * 16,
+        {"scalings": ("centred_l2",), "whitenings": (1.0,), "embedding_scalings": ("l2",), "lambdas": (0.1,)},
+    ),
 }
 ALL = {**MODELS, "example": Example}
 GRADIENT = [name for name, model in ALL.items() if hasattr(model.Config, "epochs")]  # the others are closed forms

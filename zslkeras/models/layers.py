@@ -152,15 +152,25 @@ class Whitening(keras.layers.Layer):
         self.built = True
 
     def fit(self, take, rows, labels, shrinkage):
-        """Fits on `take(rows)` [N, width] with `labels` [N], read in parts, in float64."""
+        """Fits on `take(rows)` [N, width] with `labels` [N]."""
+        self.set(self.scatter(take, rows, labels), shrinkage)
+
+    def scatter(self, take, rows, labels):
+        """C [width, width] of `take(rows)`, read in parts, in float64."""
         classes, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
         sums, products = np.zeros((len(classes), self.width)), np.zeros((self.width, self.width))
         for start in range(0, len(rows), _ROWS):
             part = np.asarray(take(rows[start : start + _ROWS]), np.float64)
             np.add.at(sums, place[start : start + _ROWS], part)
             products += part.T @ part
-        within = (products - (sums.T / counts) @ sums) / len(rows)
-        within += (shrinkage * np.trace(within) / self.width + NORM_FLOOR) * np.eye(self.width)
+        return (products - (sums.T / counts) @ sums) / len(rows)
+
+    def set(self, scatter, shrinkage):
+        """Sets the matrix for C = `scatter`; for a shrinkage of 0 it is the identity, and rows only get unit norm."""
+        if shrinkage == 0:
+            self.matrix.assign(np.eye(self.width))
+            return
+        within = scatter + (shrinkage * np.trace(scatter) / self.width + NORM_FLOOR) * np.eye(self.width)
         root = tf.linalg.cholesky(within)
         self.matrix.assign(tf.transpose(tf.linalg.triangular_solve(root, tf.eye(self.width, dtype=root.dtype))))
 

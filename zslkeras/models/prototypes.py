@@ -1,0 +1,70 @@
+"""Prototypes in closed form, after Changpinyo, Chao and Sha, Predicting visual exemplars of unseen classes (ICCV 2017).
+
+Every class has a prototype, the mean of its images. A regression from class embeddings to the prototypes of seen
+classes gives those of classes without images, and an image belongs to the class of the nearest prototype. Every result
+table has it as its second yardstick, because it takes seconds.
+
+    M = mean over the images of a class of x / |x|, x whitened by the covariance within classes     [S, D]
+    P = A_K A_S' (A_S A_S' + lambda I)^-1 M                                                         [K, D]
+    score = cosine of x and a row of P                                              (conditioning.ClosedForm)
+
+The scaling of features and embeddings, the whitening and lambda are chosen on stage tune.
+
+Deviations: the paper reduces features by PCA, predicts every dimension by its own support vector regression with a
+Gaussian kernel, and divides distances by the deviations within classes. Here these deviations are the whole covariance,
+the regression is linear, and lengths do not count.
+"""
+
+import dataclasses
+import itertools
+
+import tensorflow as tf
+
+from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.conditioning import ClosedForm, Setting
+from zslkeras.models.config import Config, setting
+from zslkeras.names import SCALINGS
+
+
+@dataclasses.dataclass(frozen=True)
+class PrototypesConfig(Config):
+    scalings: tuple[str, ...] = setting(("l2", "centred_l2", "standard"), choices=SCALINGS)
+    # What is added to the covariance, relative to its mean eigenvalue; 0 is no whitening.
+    whitenings: tuple[float, ...] = setting((0.0, 0.1, 1.0, 8.0), least=0)
+    embedding_scalings: tuple[str, ...] = setting(("l2", "centred_l2"), choices=SCALINGS)
+    lambdas: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1, 1.0, 10.0), above=0)
+
+    def settings(self):
+        """Every combination, as `ClosedForm.fit` takes them."""
+        parts = self.scalings, self.whitenings, self.embedding_scalings, self.lambdas
+        return [Setting(*values) for values in itertools.product(*parts)]
+
+
+class Prototypes(ZeroShotModel):
+    """Closed form; `learn` goes through the settings instead of epochs."""
+
+    Config = PrototypesConfig
+    ablations = {"full": {}, "not_whitened": {"whitenings": (0.0,)}}
+    default_seeds = 1  # nothing in it is drawn
+
+    def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
+        super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
+        (width,), (_, attributes) = input_shape, class_embeddings.shape
+        self.closed_form = ClosedForm(width, attributes, name="closed_form")
+
+    def learn(self, run):
+        benchmark, settings = run.benchmark, self.config.settings()
+        labels = benchmark.labels[benchmark.train]
+        classes = benchmark.class_embeddings, benchmark.seen_classes
+        with run.progress(len(settings)) as bar:
+            for one in self.closed_form.fit(settings, benchmark.take, benchmark.train, labels, *classes):
+                run.score(self, dataclasses.asdict(one))
+                bar.advance()
+
+    def score_classes(self, inputs, class_embeddings):
+        return self.closed_form(inputs, class_embeddings)
+
+    def embed(self, inputs):
+        """The whitened features that prototypes are compared with, and the scaled ones: name -> [B, D]."""
+        form = self.closed_form
+        return {"whitened": form.features(inputs), "baseline": form.scaling(tf.cast(inputs, tf.float32))}
