@@ -33,7 +33,7 @@ LAYERS = (
 # What a layer would allow, and still is not to be.
 NEVER = (("zslkeras.models*", "zslkeras.training*"), ("zslkeras.benchmarks*", "zslkeras.training*"))
 # Of a model's package: the parts that methods share. One method never imports another.
-SHARED = ("base", "config", "layers", "losses", "optimizers")
+SHARED = ("base", "conditioning", "config", "layers", "losses", "optimizers")
 COMMANDS = (
     *("zslkeras.cli.prepare", "zslkeras.cli.predict", "zslkeras.cli.export", "zslkeras.cli.serve"),
     *("experiments.run", "experiments.compare", "experiments.pair", "experiments.speed", "tuning.run"),

@@ -12,7 +12,7 @@ from zslkeras.models.prototypes import Prototypes, PrototypesConfig
 from zslkeras.training.loop import Run, Verdict
 
 
-def learn(benchmark, config=PrototypesConfig(), look=lambda model: 0, prefer=0):
+def learn(benchmark, config, look=lambda model: 0, prefer=0):
     """The finished model, the run, and what `look` saw at each setting; the state numbered `prefer` is kept."""
     seen = []
 
@@ -38,7 +38,7 @@ def expected(benchmark, state, inputs, embeddings):
 def test_scores_equal_the_formula(attributes):
     benchmark = tiny(attributes=attributes)
     inputs = benchmark.inputs[benchmark.test_unseen]
-    _, run, scores = learn(benchmark, look=lambda model: model(inputs).numpy())
+    _, run, scores = learn(benchmark, PrototypesConfig(), lambda model: model(inputs).numpy())
     for state, got in zip(run.history, scores, strict=True):
         np.testing.assert_allclose(got, expected(benchmark, state, inputs, benchmark.class_embeddings), atol=1e-3)
     different = [np.abs(a - b).max() for a, b in itertools.pairwise(scores)]
@@ -55,7 +55,7 @@ def test_the_path_goes_through_every_setting_in_order():
 
 def test_the_best_setting_is_kept_and_scores_new_classes():
     benchmark = tiny()
-    model, run, _ = learn(benchmark, prefer=37)
+    model, run, _ = learn(benchmark, PrototypesConfig(), prefer=37)
     new = np.random.default_rng(1).random((3, 6)).astype(np.float32)
     inputs = benchmark.inputs[benchmark.test_seen]
     np.testing.assert_allclose(
@@ -83,6 +83,6 @@ def test_rows_are_added_up_in_pieces(monkeypatch):
 
 
 def test_nothing_in_it_is_drawn():
-    one, two = (learn(tiny(), prefer=50)[0].get_weights() for _ in range(2))
+    one, two = (learn(tiny(), PrototypesConfig(), prefer=50)[0].get_weights() for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
