@@ -35,15 +35,16 @@ def compare(settings):
 def _experiments(settings):
     """The Experiment of each row, all with different settings."""
     model, data, experiments = MODELS[settings.model], protocol.Data(**settings.data.arguments()), {}
-    known = [*model.ablations, protocol.BASELINE]
+    known = dict.fromkeys([*model.ablations, *protocol.YARDSTICKS])
     for row in settings.rows:
         if row not in known:
             raise InputError(f"rows: got {row!r}; wanted some of {', '.join(known)}")
     benchmark = data.load("tune", model.eats)
     for row in settings.rows:
-        baseline = row == protocol.BASELINE
-        name = protocol.BASELINE if baseline else settings.model
-        config = MODELS[name].Config() if baseline else published.config(name, benchmark, settings.overrides, row)
+        if _is_yardstick(row, model):
+            name, config = row, MODELS[row].Config()
+        else:
+            name, config = settings.model, published.config(settings.model, benchmark, settings.overrides, row)
         for other, same in experiments.items():
             if config == same.config:
                 raise InputError(
@@ -55,9 +56,15 @@ def _experiments(settings):
     return experiments
 
 
+def _is_yardstick(row, model):
+    """Whether a row is a yardstick; an ablation of the same name comes first."""
+    return row in protocol.YARDSTICKS and row not in model.ablations
+
+
 def _validated(row, experiment, settings, folds):
     """{fold: [(Outcomes, gamma) per seed]} of one row; what is finished in its folder is not trained again."""
-    seeds = 1 if row == protocol.BASELINE else settings.seeds or MODELS[experiment.model].default_seeds
+    model = MODELS[settings.model]
+    seeds = 1 if _is_yardstick(row, model) else settings.seeds or model.default_seeds
     identity = runs.identity(experiment.model, experiment.machine, experiment.load("tune"), {row: experiment.config})
     with runs.opened(experiment.out, identity, resume=None):
         return {fold: [protocol.validated(experiment, seed, fold) for seed in range(seeds)] for fold in folds}
@@ -66,12 +73,10 @@ def _validated(row, experiment, settings, folds):
 def pair(settings):
     """The work of `experiments.pair`; see there."""
     paths, others = settings.runs, settings.against
-    with_baseline = others == (protocol.BASELINE,)
-    if with_baseline:
-        others = others * len(paths)
     ours = [runs.reopened(path, settings.data_root, argument="runs") for path in paths]
-    if with_baseline:
-        theirs = [_baseline(one) for one in ours]
+    if settings.with_yardstick:
+        theirs = [_yardstick(others[0], one) for one in ours]
+        others = others * len(paths)
     else:
         theirs = [runs.reopened(path, settings.data_root, argument="against") for path in others]
     folds = [[list(map(protocol.scored, seeds)) for _, seeds in pair] for pair in zip(ours, theirs, strict=True)]
@@ -87,12 +92,12 @@ def pair(settings):
     print(report.paired(comparison))
 
 
-def _baseline(one):
-    experiment, seeds = one
-    base, reason = protocol.baseline(experiment, seeds)
-    if base is None:
-        raise InputError(f"against: no {protocol.BASELINE} on the data of {experiment.out}: {reason}")
-    return experiment, [base]
+def _yardstick(name, run):
+    experiment, seeds = run
+    yardsticks, reason = protocol.yardsticks(experiment, seeds)
+    if name not in yardsticks:
+        raise InputError(f"against: got {name}, but no pooled features for it beside {experiment.out}: {reason}")
+    return experiment, [yardsticks[name]]
 
 
 def _numbers(scored):

@@ -1,8 +1,9 @@
 """python -m experiments.compare --rows a,b,eszsl: tests claims on validation classes.
 
-Each row (an ablation of the model, or eszsl) is trained and chosen on several draws of validation classes inside the
-training rows, with several seeds. The first row is compared with each of the others, paired class by class, with all
-folds pooled. The published test classes are not opened. What is finished in --out is not trained again.
+Each row (an ablation of the model, or a yardstick: eszsl or prototypes) is trained and chosen on several draws of
+validation classes inside the training rows, with several seeds. A name that is both is the ablation. The first row is
+compared with each of the others, paired class by class, with all folds pooled. The published test classes are not
+opened. What is finished in --out is not trained again.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ class Settings:
 
     model: str | None = flags.model()
     rows: tuple[str, ...] = flags.flag(
-        (), "ablations of --model, and eszsl; the first is compared with each of the others"
+        (), "ablations of --model, eszsl and prototypes; the first is compared with each of the others"
     )
     out: str | None = flags.flag(None, "where checkpoints and compare.json go")
     folds: int = flags.flag(3, "draws of validation classes", least=1)

@@ -1,13 +1,16 @@
 """python -m experiments.pair --runs DIR,DIR,... --against DIR,DIR,...: compares finished runs class by class.
 
 The first run of one list is paired with the first of the other, and so on: one pair per draw of `shapes`, say, or per
-benchmark. All pairs are pooled, and the seeds of a run are averaged. `--against eszsl` pairs each run with its
-baseline. Nothing is trained, and no test class is read that the runs had not read before.
+benchmark. All pairs are pooled, and the seeds of a run are averaged. `--against eszsl` or `--against prototypes` pairs
+each run with this yardstick on its data. No run is trained again, and no test class is read that the runs had not read
+before.
 """
 
 import dataclasses
 
 from zslkeras.cli import flags
+
+_YARDSTICKS = ("eszsl", "prototypes")  # those of protocol, which needs TensorFlow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +18,14 @@ class Settings:
     """The runs"""
 
     runs: tuple[str, ...] = flags.flag((), "folders of finished runs, as in --runs runs/msdn-shapes")
-    against: tuple[str, ...] = flags.flag(("eszsl",), "as many other runs, paired with --runs in order; or eszsl")
+    against: tuple[str, ...] = flags.flag(
+        ("eszsl",), f"as many other runs, paired with --runs in order; or {' or '.join(_YARDSTICKS)}"
+    )
     data_root: str | None = flags.flag(None, "where the data lies now, if it was moved")
+
+    @property
+    def with_yardstick(self):
+        return len(self.against) == 1 and self.against[0] in _YARDSTICKS
 
 
 def main(settings):
@@ -27,9 +36,9 @@ def main(settings):
 
 def _check(settings, given, arguments):
     del given, arguments
-    if settings.against != ("eszsl",) and len(settings.against) != len(settings.runs):
-        got, wanted = len(settings.against), len(settings.runs)
-        raise flags.InputError(f"--against: got {got} folders; wanted one for each of the {wanted} runs")
+    if not settings.with_yardstick and len(settings.against) != len(settings.runs):
+        wanted = f"one for each of the {len(settings.runs)} runs, or {' or '.join(_YARDSTICKS)}"
+        raise flags.InputError(f"--against: got {len(settings.against)} folders; wanted {wanted}")
 
 
 COMMAND = flags.Command(

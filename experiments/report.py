@@ -1,5 +1,6 @@
 """The text that a run prints: a heading before it, and tables after it."""
 
+from zslkeras import protocol
 from zslkeras.evaluation.metrics import METRICS, summaries
 
 LEGEND = """\
@@ -21,9 +22,13 @@ def heading(model, benchmark):
 
 def table(result, ablation=None):
     """One result as text, in percent; "-" for a metric without test rows."""
-    seeds, selected, base = result["seeds"], result["selected"], result["baseline"]
+    seeds, selected, classes = result["seeds"], result["selected"], result["classes"]
     model = result["model"] + (f" ({ablation})" if ablation else "")
-    itself = result["model"] == "eszsl" and "reason" not in base and percents(base) == percents(selected)
+    yardsticks = {
+        name: one
+        for name, one in result["yardsticks"].items()
+        if name != result["model"] or percents(one) != percents(selected)  # not the model itself
+    }
     where = result["dataset"] + (f", {result['features']}" if result["features"] else "")
     rows = [("selected on validation" if result["selected_on_validation"] else "not selected", percents(selected))]
     if len(seeds) > 1:
@@ -31,18 +36,21 @@ def table(result, ablation=None):
     for kind, label in (("rows", "  95 % over images"), ("classes", "  95 % over classes")):
         rows.append((label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
     rows.append(("best on test, as papers report", percents(result["best_on_test"])))
-    if "reason" not in base and not itself:
-        rows.append(("ESZSL, selected on validation", percents(base)))
+    for name, one in yardsticks.items():
+        rows.append((f"{protocol.label(name)}, selected on validation", percents(one)))
+    rows.append(("chance", [_percent(result["chance"][m]) if m in result["chance"] else "" for m in METRICS]))
     if paper := result["paper"]:
         rows.append(("the paper (its features, on test)", [f"{paper[m]:.1f}" if m in paper else "" for m in METRICS]))
-    heading = f"{model} on {where}: {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, percent"
-    lines = ["", heading, grid("", METRICS, rows)]
-    if "reason" in base:
-        lines.append(f"no ESZSL baseline: {base['reason']}")
+    counts = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, {classes['seen']} seen and {classes['unseen']} unseen"
+    lines = ["", f"{model} on {where}: {counts} classes, percent", grid("", METRICS, rows)]
+    if reason := result["without_yardsticks"]:
+        lines.append(f"not compared with {' and '.join(map(protocol.label, protocol.YARDSTICKS))}: {reason}")
     if _percent(selected["U"]["mean"]) == "-":
         lines.append("No unseen class has a test image, so T, U, H and AUSUC are unknown.")
-    if result["versus_baseline"] and not itself:
-        lines += ["", "against ESZSL, paired by class", paired(result["versus_baseline"])]
+    for name, one in yardsticks.items():
+        other = protocol.label(name, result["model"])
+        lines += ["", f"against {other}, paired by class", paired(one["versus"])]
+        lines += [_in_words(model, other, m, one["versus"][m]) for m in "TH" if _known(one["versus"][m]["difference"])]
     if "pointing" in result:
         lines += ["", "peaks of attention on the object, percent of maps", pointing(result["pointing"])]
     return "\n".join(lines)
@@ -106,13 +114,29 @@ def _versus(metric, entry):
     return f"  {metric}  {difference:>6}  [{low:>6}, {high:>6}]  classes won {won}, lost {lost} of {entry['classes']}"
 
 
+def _in_words(model, other, metric, entry):
+    """How a model stands; it is ahead or behind only if the interval excludes 0."""
+    difference, (low, high) = entry["difference"], entry["interval"]
+    if low <= 0 <= high:
+        span = f"{_percent(difference, '+')} [{_percent(low)}, {_percent(high)}]"
+        return f"{model} is level with {other} in {metric} ({span})."
+    near, far = sorted((abs(low), abs(high)))
+    by = f"{_percent(abs(difference))} points [{_percent(near)}, {_percent(far)}]"
+    return f"{model} is {'ahead of' if low > 0 else 'behind'} {other} in {metric} by {by}."
+
+
 def _shape(shape):
     """(7, 7, 1280) as 7x7x1280, several of them joined by +."""
     return " + ".join(map(_shape, shape)) if isinstance(shape[0], tuple) else "x".join(map(str, shape))
 
 
 def _percent(value, sign=""):
-    return "-" if value is None or value != value else f"{100 * value:{sign}.1f}"
+    return f"{100 * value:{sign}.1f}" if _known(value) else "-"
+
+
+def _known(value):
+    """False for a metric without test rows: None out of JSON, NaN before it is written."""
+    return value is not None and value == value
 
 
 def _span(interval):

@@ -109,13 +109,13 @@ def require_able(name, extras):
 def _conclude(out, trained, dataset, extras):
     """Writes and prints the result of each row of `trained`."""
     experiment, finished, _ = next(iter(trained.values()))
-    yardstick, results = protocol.baseline(experiment, finished), {}
+    yardsticks, results = protocol.yardsticks(experiment, finished), {}
     paper = published.numbers(experiment.model, dataset)
     for row, (experiment, finished, seconds) in trained.items():
-        results[row] = runs.result(experiment, finished, yardstick, seconds, paper)
+        results[row] = runs.result(experiment, finished, yardsticks, seconds, paper)
         results[row] |= of_run.pointing(experiment, finished)
         runs.write_result(experiment.out, results[row], finished)
-        of_run.write_plots(experiment, finished, yardstick)
+        of_run.write_plots(experiment, finished, yardsticks[0])
         if extras.attention:
             of_run.write_channels(experiment, finished[0], extras.attention)
         if extras.tsne:

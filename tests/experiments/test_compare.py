@@ -69,10 +69,24 @@ def test_a_claim_is_computed_in_the_precision_asked_for(tiny_root, tmp_path, mon
         assert set(seen) == {computed}
 
 
+def test_yardsticks_are_rows_of_one_seed_and_an_ablation_of_their_name_comes_first(tiny_root, tmp_path, monkeypatch):
+    monkeypatch.setitem(Example.ablations, "eszsl", {"noise_weight": 0.2})
+    args = ("--model", "example", "--dataset", "flo", "--rows", "prototypes,eszsl", "--out", tmp_path / "claim")
+    short = ("--folds", 1, "--seeds", 2, "--epochs", 1)
+    ran = call(compare_command, tmp_path, tiny_root, tmp_path / "cache", *args, *short)
+    assert ran.code == 0, ran.err
+    models = {
+        row: json.loads((tmp_path / "claim" / row / "run.json").read_text())["model"] for row in args[5].split(",")
+    }
+    assert models == {"prototypes": "prototypes", "eszsl": "example"}
+    numbers = json.loads((tmp_path / "claim/compare.json").read_text())["numbers"]
+    assert {row: len(seeds) for row, (seeds,) in numbers.items()} == {"prototypes": 1, "eszsl": 2}
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--model", "eszsl", "--rows", "standard,nothing"), ("--rows: got 'nothing'", "minmax")),
+        (("--model", "eszsl", "--rows", "standard,nothing"), ("--rows: got 'nothing'", "minmax", "eszsl, prototypes")),
         (("--model", "eszsl", "--rows", "standard"), ("--rows: got standard; wanted two or more",)),
         (("--model", "eszsl", "--rows", "standard,none", "--set", "scalings=l2"), ("standard and none have the same",)),
         (("--model", "nothing", "--rows", "standard,none"), ("--model: got 'nothing'", "eszsl")),

@@ -9,6 +9,7 @@ from experiments import pair as pair_command
 from experiments import run as run_command
 from tests.support.commands import call
 from tests.support.tiny import write_tiny
+from zslkeras import protocol
 from zslkeras import runs as finished
 from zslkeras.evaluation import metrics
 from zslkeras.figures import of_run
@@ -49,11 +50,31 @@ def test_runs_are_paired_in_turn_and_pooled(paired, runs):
     assert line.endswith(f"of {2 * len(tables['none'])}") and "paired by class, 2 pooled" in done.out
 
 
-def test_without_against_it_is_the_baseline_of_each_run(paired, runs):
-    done = paired("--runs", "none")
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [((), "eszsl"), (("--against", "eszsl"), "eszsl"), (("--against", "prototypes"), "prototypes")],
+    ids=["by default", "eszsl", "prototypes"],
+)
+def test_each_run_is_paired_with_its_yardstick(args, name, paired, runs):
+    done = paired("--runs", "none,other", *args)
     assert done.code == 0, done.err
-    difference = json.loads((runs / "none/result.json").read_text())["versus_baseline"]["H"]["difference"]
+    versus = [
+        json.loads((runs / run / "result.json").read_text())["yardsticks"][name]["versus"] for run in ("none", "other")
+    ]
+    difference = np.mean([one["H"]["difference"] for one in versus])
     assert f"  H  {100 * difference:>+6.1f}  [" in done.out
+    assert [line.split()[0] for line in done.out.splitlines()[1:5]] == ["none", name, "other", name]
+
+
+def test_its_yardsticks_are_those_of_the_protocol():
+    assert pair_command._YARDSTICKS == protocol.YARDSTICKS
+
+
+def test_a_run_without_pooled_features_has_no_yardstick(paired, monkeypatch):
+    monkeypatch.setattr(protocol, "yardsticks", lambda *_: ({}, "missing res101.mat"))
+    done = paired("--runs", "l2", "--against", "prototypes")
+    assert done.code == 2
+    assert done.err == "error: --against: got prototypes, but no pooled features for it beside l2: missing res101.mat\n"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +84,7 @@ def test_without_against_it_is_the_baseline_of_each_run(paired, runs):
         (("--runs", "nowhere"), "--runs: no result.json in nowhere"),
         (("--runs", "other", "--against", "nowhere"), "--against: no result.json in nowhere"),
         (("--runs", "other", "--against", "l2,l2"), "--against: got 2 folders; wanted one for each of the 1"),
+        (("--runs", "l2", "--against", "eszsl,prototypes"), "--against: got 2 folders; wanted one for each of the 1"),
         (("--runs", "l2", "--against", "other"), "--against: the runs to compare differ in labels"),
     ],
 )

@@ -25,6 +25,14 @@ def columns(first, std=0.0, seeds=1, intervals=True):
     return made
 
 
+def versus(**metrics):
+    """A paired comparison of {metric: (difference, low, high)}."""
+    return {
+        metric: {"difference": difference, "interval": ends, "classes_won": 12, "classes_lost": 7, "classes": 20}
+        for metric, (difference, *ends) in metrics.items()
+    }
+
+
 RESULT = {
     "model": "aspn",
     "dataset": "flo",
@@ -33,27 +41,40 @@ RESULT = {
     "selected_on_validation": True,
     "selected": columns(0.1234, std=0.0156, seeds=3),
     "best_on_test": columns(0.2, seeds=3, intervals=False),
-    "baseline": columns(0.1),
-    "versus_baseline": {
-        "T": {"difference": 0.0234, "interval": [-0.01, 0.056], "classes_won": 12, "classes_lost": 7, "classes": 20},
-        "U": {"difference": -0.5, "interval": [-1.0, 0.0], "classes_won": 0, "classes_lost": 20, "classes": 20},
+    "yardsticks": {
+        "eszsl": columns(0.1) | {"versus": versus(T=(0.0234, -0.01, 0.056), U=(-0.5, -1.0, 0.0), H=(0.05, 0.021, 0.1))},
+        "prototypes": columns(0.15) | {"versus": versus(T=(-0.003, -0.021, 0.015), H=(-0.031, -0.059, -0.004))},
     },
+    "without_yardsticks": None,
+    "chance": {"T": 1 / 20},
+    "classes": {"seen": 82, "unseen": 20},
     "paper": {"U": 67.3, "S": 87.4, "H": 76.0, "T": 78.1},
 }
 TABLE = """
-aspn on flo, mobilenetv2: 3 seeds, percent
-                                           T         U         S         H        U0        S0        H0     AUSUC
-selected on validation                  12.3      22.3      32.3      42.3      52.3      62.3      72.3      82.3
-  std over seeds                         1.6       1.6       1.6       1.6       1.6       1.6       1.6       1.6
-  95 % over images                 11.3-13.5 21.3-23.5 31.3-33.5 41.3-43.5 51.3-53.5 61.3-63.5 71.3-73.5 81.3-83.5
-  95 % over classes                10.3-15.7 20.3-25.7 30.3-35.7 40.3-45.7 50.3-55.7 60.3-65.7 70.3-75.7 80.3-85.7
-best on test, as papers report          20.0      30.0      40.0      50.0      60.0      70.0      80.0      90.0
-ESZSL, selected on validation           10.0      20.0      30.0      40.0      50.0      60.0      70.0      80.0
-the paper (its features, on test)       78.1      67.3      87.4      76.0
+aspn on flo, mobilenetv2: 3 seeds, 82 seen and 20 unseen classes, percent
+                                            T         U         S         H        U0        S0        H0     AUSUC
+selected on validation                   12.3      22.3      32.3      42.3      52.3      62.3      72.3      82.3
+  std over seeds                          1.6       1.6       1.6       1.6       1.6       1.6       1.6       1.6
+  95 % over images                  11.3-13.5 21.3-23.5 31.3-33.5 41.3-43.5 51.3-53.5 61.3-63.5 71.3-73.5 81.3-83.5
+  95 % over classes                 10.3-15.7 20.3-25.7 30.3-35.7 40.3-45.7 50.3-55.7 60.3-65.7 70.3-75.7 80.3-85.7
+best on test, as papers report           20.0      30.0      40.0      50.0      60.0      70.0      80.0      90.0
+ESZSL, selected on validation            10.0      20.0      30.0      40.0      50.0      60.0      70.0      80.0
+prototypes, selected on validation       15.0      25.0      35.0      45.0      55.0      65.0      75.0      85.0
+chance                                    5.0
+the paper (its features, on test)        78.1      67.3      87.4      76.0
 
 against ESZSL, paired by class
   T    +2.3  [  -1.0,   +5.6]  classes won 12, lost 7 of 20
-  U   -50.0  [-100.0,   +0.0]  classes won 0, lost 20 of 20
+  U   -50.0  [-100.0,   +0.0]  classes won 12, lost 7 of 20
+  H    +5.0  [  +2.1,  +10.0]  classes won 12, lost 7 of 20
+aspn is level with ESZSL in T (+2.3 [-1.0, 5.6]).
+aspn is ahead of ESZSL in H by 5.0 points [2.1, 10.0].
+
+against prototypes, paired by class
+  T    -0.3  [  -2.1,   +1.5]  classes won 12, lost 7 of 20
+  H    -3.1  [  -5.9,   -0.4]  classes won 12, lost 7 of 20
+aspn is level with prototypes in T (-0.3 [-2.1, 1.5]).
+aspn is behind prototypes in H by 3.1 points [0.4, 5.9].
 """
 
 
@@ -72,28 +93,45 @@ def test_the_whole_table():
 
 def test_one_seed_has_no_spread_and_fixed_is_named():
     text = report.table(made(seeds=[0], selected_on_validation=False, features=None))
-    assert "aspn on flo: 1 seed, percent" in text
+    assert "aspn on flo: 1 seed, 82 seen and 20 unseen classes, percent" in text
     assert "std over seeds" not in text
     assert line(text, "not selected").split()[2] == "12.3"
-    assert "selected on validation" not in text.replace("ESZSL, selected on validation", "")
+    assert "\nselected on validation" not in text
 
 
 def test_an_ablation_is_named():
-    assert "\naspn (no attention) on flo, mobilenetv2: " in report.table(RESULT, "no attention")
+    text = report.table(RESULT, "no attention")
+    assert "\naspn (no attention) on flo, mobilenetv2: " in text
+    assert "\naspn (no attention) is behind prototypes in H by 3.1 points [0.4, 5.9]." in text
 
 
-def test_no_paper_and_no_baseline():
-    text = report.table(made(paper=None, baseline={"reason": "there are no features"}, versus_baseline=None))
+def test_no_paper_and_no_yardstick():
+    text = report.table(made(paper=None, yardsticks={}, without_yardsticks="there are no features"))
     assert "the paper" not in text
-    assert "against" not in text
-    assert "\nno ESZSL baseline: there are no features" in text
-    assert "\nESZSL, " not in text
+    assert "against" not in text and "aspn is " not in text
+    assert "\nnot compared with ESZSL and prototypes: there are no features" in text
+    assert "\nESZSL, " not in text and "\nprototypes, " not in text
+
+
+@pytest.mark.parametrize(
+    ("ends", "stands"),
+    [
+        ((0.0, 0.1), "level with ESZSL in T (+5.0 [0.0, 10.0])"),
+        ((1e-9, 0.1), "ahead of ESZSL in T by 5.0 points [0.0, 10.0]"),
+        ((-0.1, 0.0), "level with ESZSL in T (-5.0 [-10.0, 0.0])"),
+        ((-0.1, -1e-9), "behind ESZSL in T by 5.0 points [0.0, 10.0]"),
+    ],
+)
+def test_ahead_and_behind_need_an_interval_without_0(ends, stands):
+    yardsticks = {"eszsl": columns(0.1) | {"versus": versus(T=(np.mean(ends), *ends), H=(0.0, 0.0, 0.0))}}
+    text = report.table(made(yardsticks=yardsticks))
+    assert f"\naspn is {stands}.\naspn is level with ESZSL in H (+0.0 [0.0, 0.0])." in text
 
 
 def test_a_paper_without_a_number_leaves_its_place_empty():
     text = report.table(made(paper={"U": 1.25, "S": 2.0, "H": 3.0}))
     paper, header = line(text, "the paper"), text.splitlines()[2]
-    assert paper[34:44].strip() == ""
+    assert paper[35:45].strip() == ""
     assert paper[: header.index("U") + 1].endswith("1.2")
 
 
@@ -101,30 +139,43 @@ def test_a_paper_without_a_number_leaves_its_place_empty():
 def test_what_no_row_speaks_for_is_a_dash(nothing):
     result = made()
     for metric in ("T", "U", "H", "U0", "H0", "AUSUC"):
-        for column in ("selected", "best_on_test", "baseline"):
-            result[column][metric] = {"mean": nothing, "std": nothing, "values": [nothing] * 3} | {
+        for column in (result["selected"], result["best_on_test"], *result["yardsticks"].values()):
+            column[metric] = {"mean": nothing, "std": nothing, "values": [nothing] * 3} | {
                 f"interval_{kind}": [nothing, nothing] for kind in ("rows", "classes")
             }
-    result["versus_baseline"]["T"] |= {"difference": nothing, "interval": [nothing, nothing]}
+    for yardstick in result["yardsticks"].values():
+        yardstick["versus"] |= versus(T=[nothing] * 3, H=[nothing] * 3)
+    result["chance"]["T"] = None
     text = report.table(result)
     assert line(text, "selected on validation").split()[3:] == ["-", "-", "32.3", "-", "-", "62.3", "-", "-"]
     assert line(text, "  std over").split()[3:] == ["-", "-", "1.6", "-", "-", "1.6", "-", "-"]
     assert line(text, "  95 % over classes").split()[4:] == ["-", "-", "30.3-35.7", "-", "-", "60.3-65.7", "-", "-"]
-    assert line(text, "  T ").split()[:4] == ["T", "-", "[", "-,"], text
+    assert text.count("\n  T       -  [     -,      -]  classes won") == 2
+    assert line(text, "chance").split() == ["chance", "-"]
+    assert "aspn is " not in text
     assert "No unseen class has a test image" in text
     assert "nan" not in text.lower() and "None" not in text
 
 
-def test_the_yardstick_is_not_compared_with_itself_but_its_ablations_are():
-    assert "ESZSL," in report.table(made(model="eszsl"))
-    text = report.table(made(model="eszsl", baseline=copy.deepcopy(RESULT["selected"])))
-    assert "ESZSL," not in text and "against" not in text
+@pytest.mark.parametrize(
+    ("model", "label", "other"), [("eszsl", "ESZSL", "prototypes"), ("prototypes", "prototypes", "ESZSL")]
+)
+def test_a_yardstick_is_not_compared_with_itself_but_its_other_settings_are(model, label, other):
+    text = report.table(made(model=model))
+    assert f"\n{label}, selected" in text and f"\nagainst default {label}, paired" in text
+    assert f"\n{model} is level with default {label} in T" in text
+    result = made(model=model)
+    result["yardsticks"][model] |= copy.deepcopy(RESULT["selected"])
+    text = report.table(result)
+    assert f"{label}, selected" not in text and f"against default {label}" not in text
+    assert f"\n{other}, selected" in text and f"\nagainst {other}, paired" in text
 
 
 def test_lines_fit_a_terminal():
-    result = made()
+    result = made(model="prototypes")
     for entry in result["selected"].values():
         entry |= {"mean": 1.0, "interval_rows": [0.999, 0.999], "interval_classes": [1.0, 1.0]}
+    result["yardsticks"]["prototypes"]["versus"] = versus(T=(-1.0, -1.0, -1.0), H=(-1.0, -1.0, -1.0))
     assert max(map(len, report.table(result, "a name of some length").splitlines())) <= 120
     assert max(map(len, report.LEGEND.splitlines())) <= 120
     row = line(report.table(result), "  95 % over classes")

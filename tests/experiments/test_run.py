@@ -12,17 +12,18 @@ import scipy.io
 from PIL import Image
 
 from experiments import run as run_command
-from tests.support.commands import Ran, assert_refused, call, result_of
+from tests.support.commands import FewSettings, Ran, assert_refused, call, result_of
 from tests.support.example import Example
 from tests.support.tiny import write_colours, write_tiny
+from zslkeras import protocol
 from zslkeras.evaluation.metrics import METRICS
 from zslkeras.figures import of_run
 from zslkeras.training import loop
 
 KEYS = {
-    *("model", "dataset", "features", "seeds", "selected_on_validation", "selected", "best_on_test", "baseline"),
-    *("versus_baseline", "paper", "paper_rule", "gamma", "state", "unseen_embeddings_in_training", "classes", "config"),
-    *("data", "versions", "commit", "dataset_digest", "wall_seconds"),
+    *("model", "dataset", "features", "seeds", "selected_on_validation", "selected", "best_on_test", "yardsticks"),
+    *("without_yardsticks", "chance", "paper", "paper_rule", "gamma", "state", "unseen_embeddings_in_training"),
+    *("classes", "config", "data", "versions", "commit", "dataset_digest", "wall_seconds"),
 }
 RUN = ("--model", "example", "--dataset", "flo", "--seeds", "1", "--epochs", "2")
 
@@ -62,26 +63,28 @@ def test_the_result_holds_what_it_promises(two_seeds):
     assert set(result) == KEYS
     assert (result["model"], result["dataset"], result["seeds"]) == ("example", "flo", [0, 1])
     assert result["selected_on_validation"] is True
-    assert result["classes"] == {"seen": 15, "unseen": 5}
+    assert result["classes"] == {"seen": 15, "unseen": 5} and result["chance"] == {"T": 1 / 5}
+    assert set(result["yardsticks"]) == {"eszsl", "prototypes"} and result["without_yardsticks"] is None
     assert result["config"] == dataclasses.asdict(Example.Config(epochs=3, patience=2, noise_weight=0.1))
     assert len(result["gamma"]) == len(result["state"]) == 2
     assert result["state"][0]["epoch"] in (1, 2, 3)
     assert result["paper"] is None
 
 
-@pytest.mark.parametrize("column", ["selected", "best_on_test", "baseline"])
+@pytest.mark.parametrize("column", ["selected", "best_on_test", "eszsl", "prototypes"])
 def test_every_metric_of_every_column(two_seeds, column):
-    metrics = result_of(two_seeds[1])[column]
+    result = result_of(two_seeds[1])
+    metrics = {**result, **result["yardsticks"]}[column]
     for metric in METRICS:
         entry = metrics[metric]
-        assert len(entry["values"]) == (1 if column == "baseline" else 2)
+        assert len(entry["values"]) == (1 if column in result["yardsticks"] else 2)
         assert all(0 <= value <= 1 for value in entry["values"])
         assert entry["mean"] == pytest.approx(np.mean(entry["values"]))
         assert entry["std"] == pytest.approx(np.std(entry["values"], ddof=1) if len(entry["values"]) > 1 else 0)
         if column != "best_on_test":
             for kind in ("rows", "classes"):
                 low, high = entry[f"interval_{kind}"]
-                assert 0 <= low <= entry["mean"] <= high <= 1
+                assert 0 <= low <= entry["mean"] <= high <= 1 + 1e-12  # sums of shares are rounded
     assert metrics["T"]["mean"] > 0.4  # of 5 classes
 
 
@@ -93,16 +96,24 @@ def test_the_seeds_differ_and_the_best_on_test_is_never_below(two_seeds):
         assert all(best >= selected for best, selected in pairs)
 
 
-def test_the_comparison_is_the_difference_of_the_columns(two_seeds):
+@pytest.mark.parametrize("name", ["eszsl", "prototypes"])
+def test_the_comparison_is_the_difference_of_the_columns(two_seeds, name):
     result = result_of(two_seeds[1])
-    assert set(result["versus_baseline"]) == set("TUSH")
-    for metric, entry in result["versus_baseline"].items():
+    yardstick = result["yardsticks"][name]
+    assert set(yardstick) == {*METRICS, "best_on_test", "versus"}
+    assert set(yardstick["best_on_test"]) == set(METRICS) and set(yardstick["versus"]) == set("TUSH")
+    for metric, entry in yardstick["versus"].items():
         assert set(entry) == {"difference", "interval", "classes_won", "classes_lost", "classes"}
         assert entry["interval"][0] <= entry["difference"] <= entry["interval"][1]
         assert entry["classes"] == {"T": 5, "U": 5, "S": 15, "H": 20}[metric]
         if metric != "H":  # which is not linear in the classes' means
-            difference = result["selected"][metric]["mean"] - result["baseline"][metric]["mean"]
+            difference = result["selected"][metric]["mean"] - yardstick[metric]["mean"]
             assert entry["difference"] == pytest.approx(difference)
+
+
+def test_the_yardsticks_are_two_models(two_seeds):
+    eszsl, prototypes = result_of(two_seeds[1])["yardsticks"].values()
+    assert eszsl["AUSUC"]["values"] != prototypes["AUSUC"]["values"]
 
 
 def test_the_history_has_a_row_a_state_a_stage_and_a_seed(two_seeds):
@@ -133,11 +144,13 @@ def test_the_screen(two_seeds):
     out = two_seeds[0].out
     for words in (
         "example on flo: chosen on ",
-        "example on flo, res101: 2 seeds, percent",
+        "example on flo, res101: 2 seeds, 15 seen and 5 unseen classes, percent",
         "\nselected on validation ",
         "best on test, as papers report",
         "ESZSL, selected on validation",
+        "prototypes, selected on validation",
         "against ESZSL, paired by class",
+        "against prototypes, paired by class",
         "written: runs/example-flo",
     ):
         assert out.count(words) == 1, words
@@ -154,23 +167,25 @@ def test_its_config_makes_the_same_run_again(two_seeds, run, tmp_path):
     assert again["selected"]["AUSUC"]["values"] == once["selected"]["AUSUC"]["values"][:1]
 
 
-def test_the_baseline_is_kept(tiny_root, tmp_path):
+def test_the_yardsticks_are_kept_each_in_a_folder_of_its_own(tiny_root, tmp_path):
     def stamps():
         return {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.npz")}
 
     assert call(run_command, tmp_path, tiny_root, tmp_path / "cache", *RUN).code == 0
     first = stamps()
-    assert {path.name for path in first} == {"seed0-tune.npz", "seed0-final.npz"}
+    kept = {(path.parts[-3], path.name) for path in first}
+    assert kept == {(name, f"seed0-{stage}.npz") for name in ("eszsl", "prototypes") for stage in ("tune", "final")}
     assert call(run_command, tmp_path, tiny_root, tmp_path / "cache", *RUN).code == 0
     assert stamps() == first
-    one, other = (result_of(tmp_path / "runs" / name)["baseline"] for name in ("example-flo", "example-flo-2"))
+    one, other = (result_of(tmp_path / "runs" / name)["yardsticks"] for name in ("example-flo", "example-flo-2"))
     assert one == other
 
 
 def test_a_home_that_cannot_be_written_costs_the_cache_only(tiny_root, tmp_path):
     (tmp_path / "file").touch()
     assert call(run_command, tmp_path, tiny_root, tmp_path / "file/cache", *RUN).code == 0
-    assert result_of(tmp_path / "runs/example-flo")["baseline"]["T"]["mean"] > 0.4
+    yardsticks = result_of(tmp_path / "runs/example-flo")["yardsticks"]
+    assert all(yardsticks[name]["T"]["mean"] > 0.4 for name in ("eszsl", "prototypes"))
 
 
 def test_fixed_chooses_nothing(run, tmp_path):
@@ -193,7 +208,7 @@ def test_every_ablation_has_a_folder_and_a_table(run, tmp_path):
     assert [result_of(out / name)["config"]["noise_weight"] for name in Example.ablations] == [0.0, 0.1]
     assert {result_of(out / name)["config"]["hidden"] for name in Example.ablations} == {16}
     for name in Example.ablations:
-        assert ran.out.count(f"example ({name}) on flo, res101: 1 seed, percent") == 1
+        assert ran.out.count(f"example ({name}) on flo, res101: 1 seed, 15 seen and 5 unseen classes, percent") == 1
     tail = ran.out.partition("all rows, percent")[2]
     assert "\nfull " in tail and "\nnoisy " in tail
     assert (out / "confusion.png").exists()  # the rows side by side
@@ -213,14 +228,22 @@ def test_settings_are_typed(run, tmp_path):
     )
 
 
-def test_the_closed_form_needs_no_comparison_with_itself(run, tmp_path):
-    ran = run("--model", "eszsl", "--dataset", "flo")
+@pytest.mark.parametrize(
+    ("model", "label", "other", "settings"),
+    [
+        ("eszsl", "ESZSL", "prototypes", len(FewSettings.scalings) * 2),  # gammas
+        ("prototypes", "prototypes", "ESZSL", 2),  # lambdas
+    ],
+)
+def test_a_yardstick_is_compared_with_the_other_and_not_with_itself(model, label, other, settings, run, tmp_path):
+    ran = run("--model", model, "--dataset", "flo")
     assert ran.code == 0, ran.err
-    assert "ESZSL, selected" not in ran.out and "against ESZSL" not in ran.out
-    result = result_of(tmp_path / "runs/eszsl-flo")
+    assert f"{label}, selected" not in ran.out and f"against {label}" not in ran.out
+    assert f"{other}, selected" in ran.out and f"against {other}" in ran.out
+    result = result_of(tmp_path / f"runs/{model}-flo")
     assert result["seeds"] == [0]
-    assert result["baseline"]["T"] == result["selected"]["T"]
-    assert len(rows_of(tmp_path / "runs/eszsl-flo")) == 2 * 5 * 2  # stages, scalings, gammas
+    assert result["yardsticks"][model]["T"] == result["selected"]["T"]
+    assert len(rows_of(tmp_path / f"runs/{model}-flo")) == 2 * settings  # stages
 
 
 @pytest.mark.parametrize(
@@ -261,7 +284,8 @@ def pets(tmp_path):
 PETS = ("--model", "eszsl", "--dataset", "./pets", "--features", "filters")
 
 
-def test_a_folder_with_unseen_classes_by_name(run, pets, tmp_path):
+def test_a_folder_with_unseen_classes_by_name(run, pets, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "yardsticks", lambda *_: ({}, "not asked for"))  # to save time
     ran = run(*PETS, "--unseen", "pet1,pet2")
     assert ran.code == 0, ran.err
     assert "written: runs/eszsl-pets-filters" in ran.out
@@ -282,17 +306,20 @@ def test_unseen_classes_without_pictures_are_unknown_not_zero(tiny_root, cache, 
     assert line.split()[3:5] == ["-", "-"]
     assert "nan" not in ran.out
     assert "No unseen class has a test image" in ran.out
+    assert result["chance"] == {"T": None}
 
 
 def test_a_gradient_model_on_a_folder_without_unseen_pictures(run, pets, tmp_path):
     ran = run("--model", "example", *PETS[2:], "--seeds", 2, "--epochs", 2, "--batch_size", 16)
     assert ran.code == 0, ran.err
     assert "nan" not in ran.out
+    assert "against ESZSL" in ran.out and "example is " not in ran.out  # in words: nothing is known of T and H
     result = result_of(tmp_path / "runs/example-pets-filters")
     assert result["selected"]["T"]["values"] == [None, None]
-    assert result["versus_baseline"]["T"]["difference"] is None
-    gap = result["selected"]["S"]["mean"] - result["baseline"]["S"]["mean"]
-    assert result["versus_baseline"]["S"]["difference"] == pytest.approx(gap, abs=1e-9)
+    for yardstick in result["yardsticks"].values():
+        assert yardstick["versus"]["T"]["difference"] is None
+        gap = result["selected"]["S"]["mean"] - yardstick["S"]["mean"]
+        assert yardstick["versus"]["S"]["difference"] == pytest.approx(gap, abs=1e-9)
 
 
 # Going on with a run.

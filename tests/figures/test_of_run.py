@@ -17,7 +17,7 @@ from experiments import report
 from experiments import run as run_command
 from tests.support.commands import assert_refused, call, result_of
 from tests.support.tiny import SIDE, tiny, write_colours
-from zslkeras import protocol
+from zslkeras import protocol, runs
 from zslkeras.benchmarks import tune_stage
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics
@@ -186,6 +186,62 @@ def with_rows(benchmark, order):
     place = np.argsort(order)
     sets = {name: place[getattr(benchmark, name)] for name in ("train", "test_seen", "test_unseen")}
     return dataclasses.replace(benchmark, inputs=benchmark.inputs[order], labels=benchmark.labels[order], **sets)
+
+
+# Beside the yardsticks.
+
+
+@pytest.fixture
+def beside(monkeypatch, tmp_path):
+    """Draws a run of the model under a name beside yardsticks; returns the labels in curve.png and confusion.png."""
+
+    def draw(name, yardsticks):
+        monkeypatch.setitem(MODELS, name, Looker)
+        labels = {}
+        for figure in ("seen_unseen_curve", "confusion"):
+            monkeypatch.setattr(plots, figure, lambda path, runs, *_: labels.update({path.name: list(runs)}))
+        experiment = dataclasses.replace(experiment_of(Looker, tmp_path), model=name)
+        of_run.write_plots(experiment, [finished(Looker)], yardsticks)
+        return labels["curve.png"], labels["confusion.png"]
+
+    return draw
+
+
+def test_curves_are_drawn_beside_both_yardsticks_and_confusion_beside_eszsl(beside):
+    eszsl, prototypes = (dataclasses.replace(finished(Looker)) for _ in range(2))
+    both = {"eszsl": eszsl, "prototypes": prototypes}
+    assert beside("looker", both) == (["looker", "ESZSL", "prototypes"], ["ESZSL", "looker"])
+    assert beside("looker", {}) == (["looker"], ["looker"])
+
+
+@pytest.mark.parametrize(
+    ("name", "itself", "other_settings"),
+    [
+        (
+            "eszsl",
+            (["eszsl", "prototypes"], ["eszsl"]),
+            (["eszsl", "default ESZSL", "prototypes"], ["default ESZSL", "eszsl"]),
+        ),
+        (
+            "prototypes",
+            (["prototypes", "ESZSL"], ["ESZSL", "prototypes"]),
+            (["prototypes", "ESZSL", "default prototypes"], ["ESZSL", "prototypes"]),
+        ),
+    ],
+)
+def test_a_yardstick_is_not_drawn_beside_itself_but_its_other_settings_are(beside, name, itself, other_settings):
+    both = {yardstick: dataclasses.replace(finished(Looker)) for yardstick in protocol.YARDSTICKS}
+    assert beside(name, both | {name: finished(Looker)}) == itself
+    assert beside(name, both) == other_settings
+
+
+def test_without_pooled_features_the_result_has_the_reason_and_no_yardstick(monkeypatch):
+    monkeypatch.setitem(MODELS, "looker", Looker)
+    experiment, one = experiment_of(Looker, None), finished(Looker)
+    yardsticks = protocol.yardsticks(experiment, [one])
+    assert yardsticks == ({}, "no features on the shelf; wanted some")
+    result = runs.result(experiment, [one], yardsticks, 0.0)
+    assert result["yardsticks"] == {} and result["without_yardsticks"] == yardsticks[1]
 
 
 # Attention.
@@ -564,7 +620,7 @@ def pets(monkeypatch, tmp_path, tiny_root):
     """Runs the model on a folder of ten classes of pictures, whose colours are their attributes, and nothing beside."""
     monkeypatch.setitem(MODELS, "looker", Looker)
     monkeypatch.setattr(of_run, "write_plots", lambda *_: None)
-    monkeypatch.setattr(protocol, "baseline", lambda *_: (None, "not asked for"))
+    monkeypatch.setattr(protocol, "yardsticks", lambda *_: ({}, "not asked for"))
     generator = np.random.default_rng(0)
     rows = [(f"pet{i}", *generator.random(3).round(3)) for i in range(10)]
     for name, *colour in rows:

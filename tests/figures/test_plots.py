@@ -132,6 +132,14 @@ def test_channel_weights_have_a_panel_a_picture_on_one_scale(drawn):
         assert axes.images[0].get_clim() == (0, 1)
 
 
+def test_the_curve_has_a_colour_for_the_model_and_each_yardstick(drawn):
+    ends = np.array([0.0, 0.5]), np.array([0.6, 0.0]), (0.2, 0.3), 0.15
+    figure = drawn(plots.seen_unseen_curve, dict.fromkeys(("aspn", "ESZSL", "prototypes"), ends))
+    texts = figure.axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == [f"{name}, area 0.150" for name in ("aspn", "ESZSL", "prototypes")]
+    assert len({line.get_color() for line in figure.axes[0].lines}) == 3
+
+
 def test_embeddings_have_a_panel_a_group_and_a_space(drawn):
     generator = np.random.default_rng(0)
     points = {

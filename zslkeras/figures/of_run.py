@@ -45,18 +45,23 @@ _SIDE = 224  # pixels of a photograph as it is drawn
 _TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over an image
 
 
-def write_plots(experiment, finished, yardstick):
-    """Draws the seen-unseen curve, the training curve, and the confusion of unseen classes, for the first seed."""
-    first, base = finished[0], yardstick[0]
-    runs = {experiment.model: first} | ({"ESZSL": base} if base and base is not first else {})
+def write_plots(experiment, finished, yardsticks):
+    """Draws the seen-unseen curve, the training curve, and the confusion of unseen classes, for the first seed.
+
+    The curve is drawn beside those of all `yardsticks`, {name: Finished}, and the confusion beside that of ESZSL.
+    """
+    first, model = finished[0], experiment.model
+    others = {protocol.label(name, model): one for name, one in yardsticks.items() if one is not first}
     if has_unseen(first):
         curves = {}
-        for label, one in runs.items():
+        for label, one in {model: first, **others}.items():
             numbers = metrics.numbers(one.outcomes, one.choice.gamma)
             chosen = numbers["U"], numbers["S"]
             curves[label] = *metrics.curve(one.outcomes), chosen, numbers["AUSUC"]
         plots.seen_unseen_curve(experiment.out / "curve.png", curves)
-        write_confusion(experiment.out, experiment, dict(reversed(runs.items())))
+        eszsl = protocol.label("eszsl", model)
+        beside = {eszsl: others[eszsl]} if eszsl in others else {}
+        write_confusion(experiment.out, experiment, {**beside, model: first})
     if first.choice.history:
         drawn = {metric: f"val_{metric}" for metric in ("T", "U", "S", "H", "AUSUC")}
         plots.history(experiment.out / "history.png", first.choice.history, drawn, first.choice.state)

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import colors
 
-_COLOURS = {"model": "#1f6f8b", "baseline": "#d1662b"}
+_COLOURS = ["#1f6f8b", "#d1662b", "#832db6"]  # of the model, and of what stands beside it
 # Ten colours that colour-blind readers can tell apart: M. A. Petroff, Accessible Color Sequences (2021).
 _TEN = ["#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"]
 _SHARES = np.linspace(0, 1, 256)
@@ -27,7 +27,7 @@ def seen_unseen_curve(path, curves):
         curves: {label: (U [k], S [k], chosen (U, S), area)}; the first is the model's.
     """
     figure, axes = plt.subplots(figsize=(5.2, 4.6))
-    for colour, (label, (unseen, seen, chosen, area)) in zip(_COLOURS.values(), curves.items(), strict=False):
+    for colour, (label, (unseen, seen, chosen, area)) in zip(_COLOURS, curves.items(), strict=False):
         axes.plot(100 * unseen, 100 * seen, color=colour, label=f"{label}, area {area:.3f}")
         axes.plot(100 * chosen[0], 100 * chosen[1], "o", color=colour, markersize=8, markeredgecolor="white")
     levels = np.linspace(0.1, 0.9, 9)
@@ -241,8 +241,8 @@ def best_so_far(path, metric, scores):
     place, scores = np.arange(1, len(scores) + 1), 100 * np.asarray(scores, float)
     failed = np.isnan(scores)
     best = np.maximum.accumulate(np.where(failed, -np.inf, scores))
-    axes.step(place, np.where(np.isinf(best), np.nan, best), where="post", color=_COLOURS["model"], label="best so far")
-    axes.plot(place[~failed], scores[~failed], "o", color=_COLOURS["baseline"], markersize=5, label="trial")
+    axes.step(place, np.where(np.isinf(best), np.nan, best), where="post", color=_COLOURS[0], label="best so far")
+    axes.plot(place[~failed], scores[~failed], "o", color=_COLOURS[1], markersize=5, label="trial")
     if failed.any():
         on_the_axis = axes.get_xaxis_transform()
         axes.plot(
