@@ -4,7 +4,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from tests.support.commands import start
+from tests.support.forked import start
 from tests.support.tiny import write_tiny
 
 # As experiments.run does: without it the threads of a convolution add up in an order of their own.

@@ -145,7 +145,7 @@ def test_refuses_a_draw(draw, tmp_path):
 
 
 def test_stage_tune_holds_no_test_rows(root, benchmark):
-    tune = load("shapes", root, "tune", "features")
+    tune = load("shapes", root, "tune", "images")
     published = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
     used = np.concatenate([tune.train, tune.test_seen, tune.test_unseen])
     assert len(used) == len(benchmark.train) and not np.isin(used, published).any()
@@ -216,12 +216,13 @@ def test_one_attribute_changes_what_it_names():
     assert (bright > dark)[~bare_masks].mean() < 0.05  # the border again
 
 
-def test_kinds(root, benchmark):
+def test_kinds(small, tmp_path):
+    benchmark = shapes.read("shapes", tmp_path, "images")
     pictures = benchmark.inputs[:5]
     shapes_of = {"features": (252,), "maps": (8, 8, 126), "levels": ((16, 16, 42), (8, 8, 42), (4, 4, 42))}
     expected = {"features": filters.pooled, "maps": filters.maps, "levels": filters.levels}
     for kind, shape in shapes_of.items():
-        read = shapes.read("shapes", root, kind)
+        read = shapes.read("shapes", tmp_path, kind)
         assert read.input_shape == shape
         taken, computed = read.take(np.arange(5)), expected[kind](pictures)
         for mine, wanted in zip(*((taken, computed) if kind == "levels" else ([taken], [computed])), strict=True):

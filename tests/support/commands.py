@@ -15,16 +15,27 @@ import pytest
 from tests.support.example import Example
 from zslkeras.models import MODELS
 from zslkeras.models.eszsl import ESZSLConfig
+from zslkeras.models.prototypes import PrototypesConfig
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
 class FewSettings(ESZSLConfig):
-    """The baseline's grid, small enough for tests."""
+    """ESZSL's grid, small enough for tests."""
 
     gammas: tuple[float, ...] = (1.0, 10.0)
     lambdas: tuple[float, ...] = (1.0,)
+
+
+@dataclasses.dataclass(frozen=True)
+class FewPrototypes(PrototypesConfig):
+    """The grid of prototypes, small enough for tests."""
+
+    scalings: tuple[str, ...] = ("l2",)
+    whitenings: tuple[float, ...] = (0.0,)
+    embedding_scalings: tuple[str, ...] = ("l2",)
+    lambdas: tuple[float, ...] = (0.01, 0.1)
 
 
 @dataclasses.dataclass
@@ -44,6 +55,7 @@ def call(module, folder, root, cache, *args):
     ):
         patch.setitem(MODELS, "example", Example)
         patch.setattr(MODELS["eszsl"], "Config", FewSettings)
+        patch.setattr(MODELS["prototypes"], "Config", FewPrototypes)
         patch.setenv("ZSLKERAS_DATA", str(root))
         patch.setenv("XDG_CACHE_HOME", str(cache))
         patch.chdir(folder)

@@ -1,7 +1,7 @@
 """`python -m tests.support.drive --die WHERE:N ARGS`: experiments.run with the example model, killed as by `kill -9`.
 
 WHERE is step (the N-th training step), rename (the N-th file, written but not yet renamed), renamed (just after), or
-write (half-way through the N-th file). `--die never` runs through.
+write (half-way through the N-th file). `--die never` runs through. The yardsticks have a setting or two each.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from experiments import run
 from zslkeras import names, progress
 from zslkeras.cli import quiet
 
-EXAMPLE = ("tests.support.example", "Example")  # imported when it is asked for: commands import TensorFlow first
+EXAMPLE = ("tests.support.example", "Example")  # imported when it is asked for: TensorFlow comes first, quietly
 
 
 def die():
@@ -64,10 +64,13 @@ if __name__ == "__main__":
     names.MODELS["example"] = EXAMPLE
     sys.argv.pop(1)
     where, _, number = sys.argv.pop(1).partition(":")
-    if where == "patience":  # seconds that a missing worker is waited for
-        quiet.tensorflow()
-        from zslkeras.training import strategies
+    quiet.tensorflow()
+    from tests.support import commands
+    from zslkeras.models import MODELS
+    from zslkeras.training import strategies
 
+    MODELS["eszsl"].Config, MODELS["prototypes"].Config = commands.FewSettings, commands.FewPrototypes
+    if where == "patience":  # seconds that a missing worker is waited for
         strategies.START_SECONDS = int(number)
     elif number:
         kill_at(where, int(number))

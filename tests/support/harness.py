@@ -6,6 +6,7 @@ how far SGD moved each weight in one step.
 """
 
 import dataclasses
+import functools
 import sys
 
 import keras
@@ -17,8 +18,15 @@ from tests.reference.eszsl import scaled
 from tests.support.slopes import assert_slopes
 from tests.support.tiny import tiny
 from zslkeras.cli import quiet
+from zslkeras.models import MODELS, presets
 from zslkeras.training import strategies
 from zslkeras.training.loop import Run, Verdict
+
+
+def v1(model):
+    """The Config of a model with what version 0.1 had, so mostly what its paper has, where it is not given."""
+    return functools.partial(MODELS[model].Config, **presets.settings("v1", model))
+
 
 # Benchmarks.
 

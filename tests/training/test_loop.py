@@ -107,7 +107,7 @@ def test_what_is_judged_and_kept_is_the_mean_of_the_epochs(share):
         return judge(model, state)
 
     model = made(averaging=share)
-    run = Run(TINY, tf.distribute.get_strategy(), remember, 0, epochs=3, callbacks=[Ends()])
+    run = Run(TINY, tf.distribute.get_strategy(), remember, 0, states=3, callbacks=[Ends()])
     model.learn(run)
     plain, _ = trained(epochs=3)
     assert_equal_weights(model, plain)  # it is trained as if there were no mean

@@ -6,7 +6,11 @@ import signal
 import numpy as np
 import pytest
 
-RUN = ["--model", "example", "--dataset", "flo", "--seeds", "2", "--epochs", "3"]
+from experiments import run as run_command
+from tests.support import commands
+from tests.support.forked import start
+
+RUN = ["--model", "example", "--dataset", "flo", "--epochs", "3"]
 RUN += ["--set", "noise_weight=0.1", "--set", "averaging=0.5"]
 # Two seeds, two stages of three epochs: a file after each epoch and one when the stage is finished.
 DEATHS = {
@@ -19,40 +23,61 @@ DEATHS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", [("default",), ("mirrored", "--replicas", "2")], ids=lambda s: s[0])
-def test_killed_and_resumed_is_bit_equal(strategy, tiny_root, command, tmp_path):
-    args = [*RUN, "--data_root", tiny_root, "--strategy", *strategy]
-    whole = command("tests.support.drive", "--die", "never", *args, "--out", tmp_path / "whole")
-    assert whole.returncode == 0, whole.err
-    for number, death in enumerate(DEATHS.values()):
-        resume = ["--resume"] if number else []
-        killed = command("tests.support.drive", "--die", death, *args, "--out", tmp_path / "killed", *resume)
-        assert killed.returncode == -signal.SIGKILL, (death, killed.out, killed.err)
-    last = command("tests.support.drive", "--die", "never", *args, "--out", tmp_path / "killed", "--resume")
-    assert last.returncode == 0, last.err
-    for name in ("seed0-tune", "seed0-final", "seed1-tune", "seed1-final"):
-        one, other = (np.load(tmp_path / out / "checkpoint" / f"{name}.npz") for out in ("whole", "killed"))
+@pytest.fixture(scope="module")
+def args(tiny_root):
+    return [*RUN, "--data_root", tiny_root, "--seeds", "2"]
+
+
+@pytest.fixture(scope="module")
+def whole(args, tmp_path_factory):
+    """The folder of a run that was left alone."""
+    folder = tmp_path_factory.mktemp("whole")
+    ran = start("tests.support.drive", "--die", "never", *args, "--out", folder / "out", cwd=folder).wait_for(120)
+    assert ran.returncode == 0, ran.err
+    return folder / "out"
+
+
+def assert_same_bits(whole, killed, names):
+    for name in names:
+        one, other = (np.load(out / "checkpoint" / f"{name}.npz") for out in (whole, killed))
         assert one.files == other.files
         for key in one.files:
             np.testing.assert_array_equal(one[key], other[key], f"{name} {key}")
-    assert (tmp_path / "whole/history.csv").read_text() == (tmp_path / "killed/history.csv").read_text()
-    one, other = (json.loads((tmp_path / out / "result.json").read_text()) for out in ("whole", "killed"))
+    assert (whole / "history.csv").read_text() == (killed / "history.csv").read_text()
+    one, other = (json.loads((out / "result.json").read_text()) for out in (whole, killed))
     assert one["selected"] == other["selected"]
-    assert not [path for path in (tmp_path / "killed").rglob(".*.tmp") if path.suffix == ".npz"]
 
 
-def test_finished_stages_are_not_trained_again(tiny_root, command, tmp_path):
-    args = [*RUN, "--seeds", "1", "--data_root", tiny_root, "--out", tmp_path / "out"]
-    assert command("tests.support.drive", "--die", "never", *args).returncode == 0
-    again = command("tests.support.drive", "--die", "step:1", *args, "--resume")  # the first step would kill it
-    assert again.returncode == 0, again.err
+@pytest.mark.slow
+def test_killed_and_resumed_is_bit_equal(whole, args, command, tmp_path):
+    args = [*args, "--out", tmp_path / "killed"]
+    for number, death in enumerate(DEATHS.values()):
+        resume = ["--resume"] if number else []
+        killed = command("tests.support.drive", "--die", death, *args, *resume)
+        assert killed.returncode == -signal.SIGKILL, (death, killed.out, killed.err)
+    # Once as a user does it: no process that was there before has a part in it.
+    last = commands.start("tests.support.drive", "--die", "never", *args, "--resume", cwd=tmp_path).wait_for(120)
+    assert last.returncode == 0, last.err
+    assert_same_bits(whole, tmp_path / "killed", ["seed0-tune", "seed0-final", "seed1-tune", "seed1-final"])
+
+
+def test_replicas_killed_and_resumed_are_bit_equal(args, command, tmp_path):
+    """Where a file was half written does not depend on replicas; what a checkpoint holds does."""
+    args = [*args, "--seeds", "1", "--select", "fixed", "--strategy", "mirrored", "--replicas", "2", "--out"]
+    for death, out, *resume in (("never", "whole"), ("step:6", "killed"), ("never", "killed", "--resume")):
+        ran = command("tests.support.drive", "--die", death, *args, tmp_path / out, *resume)
+        assert ran.returncode == (0 if death == "never" else -signal.SIGKILL), (death, ran.out, ran.err)
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed", ["seed0-final"])
+
+
+def test_finished_stages_are_not_trained_again(whole, args):
+    # The first step would kill it. The folder is the one with the cached yardsticks.
+    again = start("tests.support.drive", "--die", "step:1", *args, "--out", whole, "--resume", cwd=whole.parent)
+    assert again.wait_for(60).returncode == 0, again.err
     assert "example on flo" in again.out
 
 
-def test_resume_refuses_another_command(tiny_root, command, tmp_path):
-    args = [*RUN, "--seeds", "1", "--data_root", tiny_root, "--out", tmp_path / "out"]
-    assert command("tests.support.drive", "--die", "step:3", *args).returncode == -signal.SIGKILL
-    other = command("tests.support.drive", "--die", "never", *args, "--resume", "--set", "hidden=8")
-    assert other.returncode == 2
-    assert "hidden=8" in other.err and "Traceback" not in other.err
+def test_resume_refuses_another_command(whole, args, tiny_root, tmp_path):
+    more = "--out", whole, "--resume", "--set", "hidden=8"
+    other = commands.call(run_command, tmp_path, tiny_root, tmp_path / "cache", *args, *more)
+    commands.assert_refused(other, "hidden=8")

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from experiments import published, rows
-from tests.support.commands import ROOT, call, start
+from tests.support.commands import ROOT, call
 from tests.support.example import Example
+from tests.support.forked import start
 from tests.support.tiny import tiny
 from tests.support.tune import SPACE
 from tuning import run as tuning_run
@@ -55,7 +56,7 @@ def selected(monkeypatch):
         asked.append((experiment, seed, fold))
         numbers = {f"val_{metric}": optimum(experiment.config, seed, fold) for metric in METRICS}
         wrong = dict.fromkeys(numbers, 0.01)
-        return protocol.Choice(seed, 1, 3, 0.5, [wrong, numbers, wrong])
+        return protocol.Choice(seed, 1, 3, 0.5, {}, [wrong, numbers, wrong])
 
     monkeypatch.setattr(protocol, "select", select)
     return asked
