@@ -13,8 +13,10 @@ MODELS = {
 }
 BENCHMARKS = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")  # the field's, as their folders are called
 NEGATIVES = ("keep", "zero")  # what becomes of negative attributes
-SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax")
+SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax", "root_l2", "root_centred_l2", "root_standard")
+AUTO = "auto"  # the value of a setting that stage tune finds
 
+PRESETS = ("paper", "v1")  # settings in place of the defaults, see models.presets
 SAMPLERS = ("plain", "balanced")  # how rows are drawn for a batch
 STRATEGIES = ("default", "mirrored", "multiworker")
 PRECISIONS = ("float32", "mixed_bfloat16")

@@ -15,14 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import benchmarks, cache
+from zslkeras import atomic, benchmarks, cache
 from zslkeras.errors import InputError
 from zslkeras.evaluation import calibration, metrics
-from zslkeras.models import MODELS
+from zslkeras.models import MODELS, conditioning
 from zslkeras.training import batches, loop, strategies
 from zslkeras.training.machine import Machine
 
-BASELINE = "eszsl"
+YARDSTICKS = ("eszsl", "prototypes")  # closed forms on pooled features, which take seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Choice:
         state: the state to take, counted from 0: an epoch, or a setting of a closed form.
         states: how many states stage final goes through; as many as stage tune did.
         gamma: of calibrated stacking.
+        found: {setting: value} of those that the config leaves to stage tune; see conditioning.resolved.
         history: the numbers of each state on the validation classes; empty if nothing was selected.
     """
 
@@ -82,6 +83,7 @@ class Choice:
     state: int
     states: int
     gamma: float
+    found: dict
     history: list
 
 
@@ -101,20 +103,22 @@ def select(experiment, seed, fold=0):
     AUSUC covers all gammas, so the state and its gamma are not chosen by the same maximum. docs/notes/eszsl.md
     compares this with choosing the state by H.
     """
+    experiment, found = _resolved(experiment, fold)
     run = _train(experiment, "tune", seed, fold)
     best = run.history[run.best]
-    return Choice(seed, run.best, len(run.history), best["gamma"], run.history)
+    return Choice(seed, run.best, len(run.history), best["gamma"], found, run.history)
 
 
 def fixed(experiment, seed):
     """The Choice without any selection: the config's last epoch, gamma 0."""
-    epochs = experiment.config.epochs
-    return Choice(seed, epochs - 1, epochs, 0.0, [])
+    experiment, found = _resolved(experiment)
+    states = experiment.config.epochs + bool(getattr(experiment.config, "closed_form", 0.0))  # the untrained one too
+    return Choice(seed, states - 1, states, 0.0, found, [])
 
 
 def finish(experiment, choice):
     """Trains in stage final as `choice` says, and judges every state on the published test rows."""
-    run = _train(experiment, "final", choice.seed, choice=choice)
+    run = _train(_with(experiment, choice.found), "final", choice.seed, choice=choice)
     return Finished(choice, _unpack(run.arrays), run.history, run.weights)
 
 
@@ -136,7 +140,7 @@ def published_pictures(data):
 def rebuilt(experiment, finished, benchmark, trained=True):
     """The model of `finished` in this process alone, wherever it was trained: as it was chosen, or untrained."""
     keras.utils.set_random_seed(finished.choice.seed)
-    model = _made(experiment, benchmark, finished.choice.seed)
+    model = _made(_with(experiment, finished.choice.found), benchmark, finished.choice.seed)
     if trained:
         for variable, value in zip(model.variables, finished.weights, strict=True):
             variable.assign(value)
@@ -145,21 +149,53 @@ def rebuilt(experiment, finished, benchmark, trained=True):
 
 def validated(experiment, seed, fold=0):
     """The Outcomes on the validation classes at the chosen state, and its gamma; for claims made on validation."""
-    run = _train(experiment, "tune", seed, fold)
+    run = _train(_resolved(experiment, fold)[0], "tune", seed, fold)
     return _unpack(run.arrays), run.history[run.best]["gamma"]
 
 
-def baseline(experiment, finished):
-    """(Finished, None) of the baseline on the same data, cached between runs; (None, reason) if it has no features."""
-    data, config = experiment.data, MODELS[BASELINE].Config()
-    if (experiment.model, experiment.config) == (BASELINE, config) and finished[0].choice.history:
-        return finished[0], None
+def yardsticks(experiment, finished):
+    """({name: Finished}, None) of the yardsticks on the same data; ({}, reason) if it has no pooled features.
+
+    They are cached between runs. A yardstick that is the experiment itself is not trained again.
+    """
     try:
-        digest = data.load("final", "features").digest
+        digest = experiment.data.load("final", "features").digest
     except InputError as error:
-        return None, str(error)
-    yardstick = Experiment(BASELINE, config, data, out=_cache(digest), logs=False)
-    return finish(yardstick, select(yardstick, 0)), None
+        return {}, str(error)
+    found = {}
+    for name in YARDSTICKS:
+        config = MODELS[name].Config()
+        if (experiment.model, experiment.config) == (name, config) and finished[0].choice.history:
+            found[name] = finished[0]
+        else:
+            yardstick = Experiment(name, config, experiment.data, out=_cache(digest, name), logs=False)
+            found[name] = finish(yardstick, select(yardstick, 0))
+    return found, None
+
+
+def label(yardstick, model=None):
+    """The name of a yardstick in tables and figures, told apart from other settings of the same `model`."""
+    name = {"eszsl": "ESZSL"}.get(yardstick, yardstick)
+    return f"default {name}" if yardstick == model else name
+
+
+def _resolved(experiment, fold=0):
+    """The experiment with all settings known, and {setting: value} of those that stage tune had to find.
+
+    They are kept in the experiment's folder: a run that goes on must not find others.
+    """
+    path = experiment.out and experiment.out / (f"found-fold{fold}.json" if fold else "found.json")
+    found = atomic.read_json(path) if path else {}
+    if not found:
+        found = conditioning.resolved(experiment.config, experiment.load("tune", fold))
+        if path and found and strategies.is_chief(experiment.strategy):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_json(path, found)
+    return _with(experiment, found), found
+
+
+def _with(experiment, found):
+    return dataclasses.replace(experiment, config=dataclasses.replace(experiment.config, **found))
 
 
 def _train(experiment, stage, seed, fold=0, choice=None):
@@ -176,7 +212,7 @@ def _train(experiment, stage, seed, fold=0, choice=None):
         _judge(benchmark, choice),
         seed,
         path,
-        epochs=choice.states if choice else None,
+        states=choice.states if choice else None,
         callbacks=_callbacks(experiment, name, selecting=choice is None),
         jit=experiment.machine.jit,
         title=f"{experiment.model} {name}",
@@ -277,9 +313,9 @@ def _digest_of_code():
 _CODE = _digest_of_code()  # as it is imported: files may be replaced while a long training runs
 
 
-def _cache(digest):
-    """The folder of a cached baseline, by the content of the data and of this code: a changed line makes a new one."""
+def _cache(digest, name):
+    """The folder of a cached yardstick, by the content of the data and of this code: a changed line makes a new one."""
     try:
-        return cache.folder(f"baseline-{_CODE}", digest)
-    except (OSError, RuntimeError):  # no home, or not writable: the baseline is made anew each time
+        return cache.folder(f"yardsticks-{_CODE}", digest, name)
+    except (OSError, RuntimeError):  # no home, or not writable: the yardsticks are made anew each time
         return None

@@ -73,7 +73,8 @@ def opened(out, identity, resume):
         try:
             out.mkdir(parents=True, exist_ok=True)
             if not before:
-                path.write_text(json.dumps(identity, indent=2) + "\n")
+                with atomic.replacing(path) as draft:  # several workers may open the folder at once
+                    draft.write_text(json.dumps(identity, indent=2) + "\n")
         except OSError as error:
             raise InputError(f"out: {out}: {error.strerror}; wanted a folder that can be written") from None
         yield
@@ -131,21 +132,20 @@ def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
     return experiment, [protocol.finish(experiment, choose(experiment, seed)) for seed in seeds]
 
 
-def result(experiment, finished, yardstick, seconds, paper=None):
+def result(experiment, finished, yardsticks, seconds, paper=None):
     """All that result.json holds; fractions in 0..1.
 
     Args:
         experiment: what was run.
         finished: a Finished per seed.
-        yardstick: the result of `protocol.baseline`.
+        yardsticks: the result of `protocol.yardsticks`.
         seconds: of wall time.
         paper: what the model's paper prints for this dataset, percent; None where it prints nothing.
     """
     benchmark = protocol.published(experiment)
-    base, reason = yardstick
-    versus = None
-    if base:
-        versus = uncertainty.versus([([protocol.scored(one) for one in finished], [protocol.scored(base)])])
+    others, reason = yardsticks
+    ours = [protocol.scored(one) for one in finished]
+    tested = np.unique(benchmark.labels[benchmark.test_unseen])
     return {
         "model": experiment.model,
         "dataset": experiment.data.name,
@@ -154,8 +154,13 @@ def result(experiment, finished, yardstick, seconds, paper=None):
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
         "best_on_test": _best_on_test(finished),
-        "baseline": _selected([base]) | {"best_on_test": _best_on_test([base])} if base else {"reason": reason},
-        "versus_baseline": versus,
+        "yardsticks": {
+            name: _selected([other])
+            | {"best_on_test": _best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
+            for name, other in (others or {}).items()
+        },
+        "without_yardsticks": reason,
+        "chance": {"T": 1 / len(tested) if len(tested) else None},
         "paper": paper,
         "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
         "gamma": [one.choice.gamma for one in finished],

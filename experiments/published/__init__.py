@@ -2,7 +2,7 @@
 
 import importlib
 
-from zslkeras.models import MODELS
+from zslkeras.models import MODELS, presets
 from zslkeras.models import config as configs
 
 
@@ -13,8 +13,8 @@ def settings(model, dataset, features=None):
 
 
 def config(model, benchmark, overrides, row=None):
-    """The config of a model for a benchmark: its defaults, what is published for the benchmark, what the command line
-    takes from a file, a row of the ablation table, and what the command line sets; the last one wins.
+    """The config of a model for a benchmark: its defaults, a preset or what was tuned for the benchmark, what the
+    command line takes from a file, a row of the ablation table, and what the command line sets; the last one wins.
 
     Args:
         model: its name.
@@ -22,7 +22,10 @@ def config(model, benchmark, overrides, row=None):
         overrides: a `flags.Overrides`.
         row: of the paper's ablation table, or None.
     """
-    known = settings(model, benchmark.name, benchmark.features)
+    if overrides.preset:
+        known = presets.settings(overrides.preset, model, benchmark.name)
+    else:
+        known = settings(model, benchmark.name, benchmark.features)
     of_row = configs.ablation(MODELS[model], model, row)
     return configs.build(MODELS[model], model, known, overrides.base(), of_row, overrides.last())
 

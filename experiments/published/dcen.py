@@ -1,25 +1,6 @@
-"""DCEN: settings that differ from the model's defaults for a dataset, and the numbers that the paper prints."""
-
-# For photographs, without early stopping, which might come before the backbone is trained at all.
-_RESNET101 = {"backbone": "resnet101", "weights": "imagenet", "image_size": 448, "patience": None}
+"""DCEN: settings that were tuned for a dataset, and the numbers that the paper prints."""
 
 SETTINGS = {
-    # The backbone and schedule of later code by the authors. It trains CUB and aPY first with a frozen backbone and
-    # then with all weights, and SUN only with a frozen backbone. CUB's frozen part has batches of 256. All of aPY is
-    # trained by SGD, at the rate that is the backbone's here. AWA2 is set as CUB. sigma is 0.3, and less for fewer
-    # attributes ("small on aPY" in Fig. 6 (a)). Queues hold at most half the rows of stage tune. None of this was run,
-    # because it needs a GPU.
-    "cub": {**_RESNET101, "frozen_epochs": 90, "epochs": 180, "batch_size": 32, "queue_size": 1024},
-    "awa2": {**_RESNET101, "frozen_epochs": 90, "epochs": 180, "batch_size": 32, "sigma": 0.2},
-    "apy": {
-        **_RESNET101,
-        "frozen_epochs": 90,
-        "epochs": 180,
-        "backbone_rate": 0.1,
-        "sigma": 0.1,
-        "queue_size": 512,
-    },
-    "sun": {**_RESNET101, "freeze_backbone": True, "queue_size": 2048},
     # A few epochs, for two cores. Without network, use --weights FILE. Trials: docs/notes/dcen.md.
     "flo": {
         "backbone": "mobilenetv2",

@@ -1,24 +1,4 @@
-"""DRMN: settings that differ from the model's defaults for a dataset, and the numbers that the paper prints."""
-
-SETTINGS = {
-    # Sec. 4; CUB's are the defaults.
-    "sun": {"beta": 0.4},
-    "awa2": {"lambda_sc": 0.2, "lambda_gc": 0.5},
-    # Chosen on the published validation classes of draws 3 to 5, 10 and 11: docs/notes/drmn.md.
-    "shapes": {
-        "region_scaling": "standard",
-        "embedding_scaling": "centred_l2",
-        "prototype_length": 0.01,
-        "lambda_sc": 0.02,
-        "scale": 3.0,
-        "learning_rate": 3e-3,
-        "halve_every": 35,
-        "weight_decay": 1.0,
-        "averaging": 0.85,
-        "epochs": 35,
-        "patience": None,
-    },
-}
+"""DRMN: the numbers that the paper prints."""
 
 # Percent, selected on the test classes: U, S, H and, where it is printed, T.
 NUMBERS = {

@@ -1,5 +1,6 @@
 """What every model promises, on a tiny benchmark of the inputs it eats. A new model adds its row to TINY."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support.commands import start
 from tests.support.example import Example
+from tests.support.forked import start
 from tests.support.tiny import tiny
-from zslkeras.models import MODELS
+from zslkeras.models import MODELS, presets
 from zslkeras.training.loop import Run, Verdict
 
 
@@ -41,8 +42,8 @@ TINY = {
         # class embeddings and seen mask, draws, two scalings, alpha, E with attention, D, critic
         (12 * 6 + 12 + 6 * 5)
         + 1
-        + (16 + 16 + 2)
-        + (6 + 6 + 2)
+        + (16 + 16 + 3)
+        + (6 + 6 + 3)
         + 1
         + (12 * 24 + 24)
         + 2 * 24 * 4
@@ -100,7 +101,7 @@ TINY = {
         # class embeddings and seen mask, draws, three scalings
         (12 * 6 + 12 + 6 * 5)
         + 1
-        + ((8 + 8 + 2) + (16 + 16 + 2) + (6 + 6 + 2))
+        + ((8 + 8 + 3) + (16 + 16 + 3) + (6 + 6 + 3))
         # two projections with their normalisation, prototypes, W1 and W4, W2 and W3, SIT, the head
         + ((8 + 16) * 8 + 2 * 4 * 8)
         + (6 + 2 * 8 + 2 * 2) * 8
@@ -121,7 +122,7 @@ TINY = {
         # class embeddings and seen mask, draws, four scalings
         (12 * 6 + 12 + 6 * 5)
         + 1
-        + (2 * (64 + 128 + 256 + 6) + 4 * 2)
+        + (2 * (64 + 128 + 256 + 6) + 4 * 3)
         # the backbone's four stages, three projections, prototypes, W1 and W4, W2 and W3, the head
         + 9 * (3 * 32 + 32 * 64 + 64 * 128 + 128 * 256)
         + 4 * (32 + 64 + 128 + 256)
@@ -143,25 +144,25 @@ TINY = {
     ),
     "eszsl": Tiny(
         # class embeddings and seen mask, draws, scaling, V in two factors
-        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (16 * 6 + 6 * 6),
+        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 3) + (16 * 6 + 6 * 6),
         {"scalings": ("centred_l2",), "gammas": (1.0,), "lambdas": (1.0,)},
     ),
     "example": Tiny(
         # class embeddings and seen mask, draws, scaling, two dense layers around a normalization
-        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (6 * 8 + 8) + 4 * 8 + (8 * 16 + 16),
+        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 3) + (6 * 8 + 8) + 4 * 8 + (8 * 16 + 16),
         {"hidden": 8, "batch_size": 32, "epochs": 8},
         noisy={"noise_weight": 0.1},
     ),
     "jlaf": Tiny(
         # class embeddings and seen mask, draws, two scalings, h_e, h_d, sharpness
-        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (6 + 6 + 2) + (6 * 16 + 16) + (16 * 6 + 6) + 1,
+        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 3) + (6 + 6 + 3) + (6 * 16 + 16) + (16 * 6 + 6) + 1,
         {"normalize": False, "learning_rate": 0.03, "batch_size": 32, "epochs": 12},
         noisy={"region_dropout": 0.3},
         rate=0.1,
     ),
     "msdn": Tiny(
         # class embeddings and seen mask, attribute vectors, draws, two scalings, four weights
-        (12 * 6 + 12) + 6 * 5 + 1 + (16 + 16 + 2) + (6 + 6 + 2) + 4 * 5 * 16,
+        (12 * 6 + 12) + 6 * 5 + 1 + (16 + 16 + 3) + (6 + 6 + 3) + 4 * 5 * 16,
         {
             "temperature": 10.0,
             "lambda_distill": 0.1,
@@ -173,8 +174,8 @@ TINY = {
         rate=0.1,
     ),
     "prototypes": Tiny(
-        # class embeddings and seen mask, draws, two scalings, whitening, the map
-        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 2) + (6 + 6 + 2) + 16 * 16 + 6 * 16,
+        # class embeddings and seen mask, draws, two scalings, whitening, eight centres and what they weigh, the kernel
+        (12 * 6 + 12 + 6 * 5) + 1 + (16 + 16 + 3) + (6 + 6 + 3) + 16 * 16 + 8 * (6 + 16) + 1,
         {"scalings": ("centred_l2",), "whitenings": (1.0,), "embedding_scalings": ("l2",), "lambdas": (0.1,)},
     ),
 }
@@ -187,10 +188,15 @@ def benchmark_for(name):
     return tiny(ALL[name].eats)
 
 
+def small_config(name):
+    """The settings of a tiny model, of the method alone: no closed form beside it."""
+    return {**presets.settings("v1", name), **TINY[name].config}
+
+
 def made(name, benchmark=None, seed=0, sgd=False, **overrides):
     """A compiled model with its tiny config."""
     keras.utils.set_random_seed(seed)
-    config = ALL[name].Config(**TINY[name].config | overrides)
+    config = ALL[name].Config(**small_config(name) | overrides)
     model = ALL[name].for_benchmark(benchmark or benchmark_for(name), config, seed)
     optimizers = [key for key in inspect.signature(model.compile).parameters if key.endswith("optimizer")]
     model.compile(**{key: keras.optimizers.SGD(TINY[name].rate) for key in optimizers if sgd})
@@ -200,21 +206,38 @@ def made(name, benchmark=None, seed=0, sgd=False, **overrides):
 def learn(model, benchmark, seed=0, epochs=None, strategy=None):
     """Trains `model`; returns the losses of each epoch, or the settings of a closed form."""
     strategy = strategy or tf.distribute.get_strategy()
-    run = Run(benchmark, strategy, lambda *_: Verdict({}, 0.0, {}), seed, epochs=epochs)
+    run = Run(benchmark, strategy, lambda *_: Verdict({}, 0.0, {}), seed, states=epochs)
     model.learn(run)
     return run.history
 
 
+@contextlib.contextmanager
+def eagerly():
+    """Functions are not traced: that takes longer than the few steps inside the `with`."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def three_steps(name, seed=0, strategy=None, still=False):
     """A model after three steps of a benchmark that holds no more, and its losses; `still` with SGD and fixed noise."""
-    strategy, benchmark = strategy or tf.distribute.get_strategy(), benchmark_for(name)
+    benchmark, running = benchmark_for(name), contextlib.nullcontext() if strategy else eagerly()
+    strategy = strategy or tf.distribute.get_strategy()
     with strategy.scope():
         model = made(name, benchmark, seed, sgd=still)
     if still:
         model.noise, model.uniform = (lambda shape, value=value: tf.fill(shape, value) for value in (0.5, 0.25))
     rows = np.random.default_rng(0).permutation(benchmark.train)[: 3 * model.config.batch_size]
-    (losses,) = learn(model, dataclasses.replace(benchmark, train=rows), seed, 1, strategy)
+    with running:
+        (losses,) = learn(model, dataclasses.replace(benchmark, train=rows), seed, 1, strategy)
     return model, losses
+
+
+@functools.cache
+def after_three_steps(name):
+    return three_steps(name)
 
 
 @functools.cache
@@ -247,7 +270,7 @@ def test_number_of_parameters(name):
 @pytest.mark.parametrize("name", GRADIENT)
 def test_three_steps_move_every_weight_and_losses_are_finite(name):
     before = made(name).trainable_variables
-    model, losses = three_steps(name)
+    model, losses = after_three_steps(name)
     assert set(model.losses_reported) < set(losses)
     assert np.isfinite([losses[loss] for loss in model.losses_reported]).all()
     pairs = zip(before, model.trainable_variables, strict=True)
@@ -265,21 +288,27 @@ def test_unseen_classes_are_told_apart(name):
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_a_seed_decides_the_weights(name):
-    one, same, other = (three_steps(name, seed)[0].get_weights() for seed in (0, 0, 1))
+    one, same = after_three_steps(name)[0].get_weights(), three_steps(name)[0].get_weights()
     for a, b in zip(one, same, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any((a != b).any() for a, b in zip(one, other, strict=True))
+    zero, other = (made(name, seed=seed).get_weights() for seed in (0, 1))
+    assert any((a != b).any() for a, b in zip(zero, other, strict=True))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_configs_come_back_from_json(name):
-    model = ALL[name]
-    for overrides in (TINY[name].config, *model.ablations.values()):
-        made_here = made(name, **overrides)
-        again = model.from_config(json.loads(json.dumps(made_here.get_config())))
-        assert again.config == made_here.config == model.Config(**TINY[name].config | overrides)
-        assert again.get_config() == made_here.get_config()
-        assert hash(again.config) == hash(made_here.config)  # tuples, no lists
+    model, made_here = ALL[name], made(name)
+    stored = json.loads(json.dumps(made_here.get_config()))
+    again = model.from_config(stored)
+    assert again.get_config() == made_here.get_config()
+    assert again.config == made_here.config == model.Config(**small_config(name))
+    with pytest.MonkeyPatch.context() as patch:  # the networks of each ablation would take seconds to make
+        patch.setattr(model, "__init__", lambda self, config, *_: vars(self).update(config=config))
+        for overrides in model.ablations.values():
+            config = model.Config(**small_config(name) | overrides)
+            again = model.from_config(stored | {"config": json.loads(json.dumps(dataclasses.asdict(config)))})
+            assert again.config == config
+            assert hash(again.config) == hash(config)  # tuples, no lists
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -299,7 +328,8 @@ def test_small_and_lopsided_batches_stay_finite(name, batch_size):
     benchmark = benchmark_for(name)
     rows = benchmark.train[benchmark.labels[benchmark.train] == 2][:4]
     model = made(name, batch_size=batch_size)
-    (losses,) = learn(model, dataclasses.replace(benchmark, train=rows), epochs=1)
+    with eagerly():
+        (losses,) = learn(model, dataclasses.replace(benchmark, train=rows), epochs=1)
     assert np.isfinite([losses[loss] for loss in model.losses_reported]).all()
     for weight in model.weights:
         assert np.isfinite(weight).all(), weight.path
@@ -360,5 +390,6 @@ def test_mixed_precision_trains_and_scores_nearly_the_same(name):
     rows = benchmark.train[:50]
     scores, wanted = (np.asarray(m(benchmark.take(rows)), np.float32) for m in (model, whole))
     np.testing.assert_allclose(scores, wanted, rtol=0, atol=0.05 * np.abs(wanted).max() + 1e-6)
-    history = learn(model, benchmark, epochs=1)
+    with eagerly():
+        history = learn(model, benchmark, epochs=1)
     assert all(np.isfinite(value) for value in history[0].values() if isinstance(value, float))

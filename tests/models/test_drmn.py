@@ -21,6 +21,8 @@ from zslkeras.evaluation import metrics
 from zslkeras.models import drmn
 from zslkeras.models.drmn import DRMN, DRMNConfig
 
+Config = harness.v1("drmn")
+
 EPSILON = 1e-5
 SHAPES = (4, 6, 5), (2, 3, 8), (1, 3, 7)  # of three levels: what confuses height and width does not fit
 SMALL = {"lambda_sc": 0.7, "lambda_gc": 0.4, "heads": 2, "dropout": 0.0, "scale": 3.0, "reduction": 3}
@@ -45,7 +47,7 @@ def small():
 
 def fresh(benchmark=None, seed=0, **overrides):
     """A model where it starts."""
-    return DRMN.for_benchmark(benchmark or small(), DRMNConfig(**SMALL | overrides), seed)
+    return DRMN.for_benchmark(benchmark or small(), Config(**SMALL | overrides), seed)
 
 
 def made(benchmark=None, rate=1.0, seed=0, **overrides):
@@ -351,10 +353,10 @@ def test_a_level_may_be_finer_one_way_and_coarser_the_other(downscaling):
 def test_a_level_that_does_not_exist_and_grids_that_do_not_fit_are_sentences():
     embeddings, seen = np.ones((3, 4), np.float32), np.arange(3) < 2
     with pytest.raises(InputError) as caught:
-        DRMN(DRMNConfig(), SHAPES[:1], embeddings, seen)
+        DRMN(Config(), SHAPES[:1], embeddings, seen)
     assert str(caught.value) == "levels: got 1, which have no level -2; wanted more, or another level"
     with pytest.raises(InputError) as caught:
-        DRMN(DRMNConfig(), ((5, 5, 4), (4, 4, 8), (2, 2, 7)), embeddings, seen)
+        DRMN(Config(), ((5, 5, 4), (4, 4, 8), (2, 2, 7)), embeddings, seen)
     assert str(caught.value) == "levels: a grid of [5, 5] is no whole multiple of [4, 4]; wanted one that is"
 
 
@@ -504,7 +506,7 @@ def test_a_classifier_is_shared_before_and_after():
 @pytest.mark.parametrize("length", [1.0, 3.0])
 def test_prototypes_start_around_zero_with_a_length(length):
     shapes, embeddings = ((2, 2, 400), (1, 1, 5)), np.ones((3, 40), np.float32)
-    config = DRMNConfig(interaction=False, channel_attention=False, prototype_length=length)
+    config = Config(interaction=False, channel_attention=False, prototype_length=length)
     prototypes = DRMN(config, shapes, embeddings, np.arange(3) < 2).prototypes.numpy()
     np.testing.assert_allclose(np.linalg.norm(prototypes, axis=1), length, rtol=0.15)
     assert np.linalg.norm(prototypes.mean(axis=0)) < 0.25 * length  # 40 of them, in directions of their own
@@ -576,7 +578,7 @@ def test_no_weights_of_all_pairs_of_tokens_and_no_products_by_region(what, monke
     B, A, C, K = 8, 12, 16, 10
     embeddings = np.random.default_rng(0).random((K, A)).astype(np.float32)
     shapes = (8, 8, 12), (4, 4, C), (2, 2, 20)
-    model = DRMN(DRMNConfig(), shapes, embeddings, np.arange(K) < 7)
+    model = DRMN(Config(), shapes, embeddings, np.arange(K) < 7)
     model.compile()
     largest = max(size for _, size in harness.floats_made_by(model, what, B))
     assert B * A * C <= largest <= B * 8 * 8 * 12 < (B * A) ** 2 < B * A * 16 * C  # the finest level as it is read
@@ -584,7 +586,7 @@ def test_no_weights_of_all_pairs_of_tokens_and_no_products_by_region(what, monke
 
 def test_the_parameters_of_cub():
     shapes, embeddings = ((28, 28, 512), (14, 14, 1024), (7, 7, 2048)), np.ones((200, 312), np.float32)
-    model = DRMN(DRMNConfig(interaction=False), shapes, embeddings, np.arange(200) < 150)
+    model = DRMN(Config(interaction=False), shapes, embeddings, np.arange(200) < 150)
     count = {name: variable.numpy().size for name, variable in variables_of(model, trained=True).items()}
     assert count["prototypes"] == 312 * 1024 and count["w1"] == count["w4"] == 1024**2
     assert model.w2.shape == (1024, 256) and model.w3.shape == (256, 1024)
@@ -599,7 +601,7 @@ def decider(beta, classes=6, seen=(0, 2, 3, 5), **overrides):
     shapes = (2, 2, 3), (2, 2, 4), (1, 1, classes)
     seen_mask = np.isin(np.arange(classes), seen)
     embeddings = np.random.default_rng(0).random((classes, 4)).astype(np.float32)
-    model = DRMN(DRMNConfig(beta=beta, interaction=False, **overrides), shapes, embeddings, seen_mask)
+    model = DRMN(Config(beta=beta, interaction=False, **overrides), shapes, embeddings, seen_mask)
     if model.config.lambda_gc:
         model.head.set_weights([np.eye(classes), np.zeros(classes)])
     return model, seen_mask
@@ -754,7 +756,7 @@ def test_each_ablation_has_its_own_parts(name):
 )
 def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
     assert harness.depends_on_unseen_embeddings(small, ready, **overrides) == reads
-    assert DRMN.reads_unseen_embeddings(DRMNConfig(**SMALL | overrides)) == reads
+    assert DRMN.reads_unseen_embeddings(Config(**SMALL | overrides)) == reads
 
 
 # Edges.
@@ -820,7 +822,7 @@ def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
 @pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])
 def test_a_scaling_that_does_not_exist_is_a_sentence(name):
     with pytest.raises(ValueError, match=f"^{name}: got 'none of them'; wanted one of none, l2, "):
-        DRMNConfig(**{name: "none of them"})
+        Config(**{name: "none of them"})
 
 
 # Replicas.

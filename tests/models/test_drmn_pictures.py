@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import harness
 from tests.support.harness import step
 from tests.support.tiny import tiny
 from zslkeras.images import backbones
@@ -32,7 +33,8 @@ def weights_file(tmp_path_factory):
 
 def fresh(benchmark, **overrides):
     keras.utils.set_random_seed(0)
-    model = DRMNFromPictures.for_benchmark(benchmark, DRMNFromPictures.Config(**SMALL | ON_PICTURES | overrides), 0)
+    config = harness.v1("drmn_pictures")
+    model = DRMNFromPictures.for_benchmark(benchmark, config(**SMALL | ON_PICTURES | overrides), 0)
     model.compile()
     return model
 
@@ -42,7 +44,7 @@ def test_it_is_drmn_on_the_levels_of_its_backbone(benchmark, weights_file):
     network = backbones.backbone(backbones.SMALL, weights_file, SIZE, backbones.LEVELS[backbones.SMALL])
     levels = network(backbones.preprocess(backbones.SMALL, benchmark.inputs), training=False)
     on_levels = dataclasses.replace(benchmark, kind="levels", inputs=tuple(level.numpy() for level in levels))
-    twin = DRMN.for_benchmark(on_levels, DRMN.Config(**SMALL), 0)
+    twin = DRMN.for_benchmark(on_levels, harness.v1("drmn")(**SMALL), 0)
     own = [weight for weight in model.weights if all(weight is not other for other in model.backbone.weights)]
     assert len(own) == len(twin.weights)
     fitted = [weight for weight in own if "scaling" in weight.path and "embedding" not in weight.path]
@@ -50,7 +52,7 @@ def test_it_is_drmn_on_the_levels_of_its_backbone(benchmark, weights_file):
         if any(weight is one for one in fitted):
             np.testing.assert_allclose(weight, other, rtol=1e-4, atol=1e-5, err_msg=weight.path)
         other.assign(weight.value)
-    assert len(fitted) == 12  # shift, factor and two switches for each of three levels
+    assert len(fitted) == 15  # shift, factor and three switches for each of three levels
     assert max(np.ptp(one) for one in fitted) > 0.01
     rows = benchmark.test_unseen[:6]
     on_pictures, wanted = tf.constant(benchmark.take(rows)), tuple(map(tf.constant, on_levels.take(rows)))

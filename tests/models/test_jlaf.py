@@ -16,6 +16,8 @@ from zslkeras.evaluation import metrics
 from zslkeras.models import jlaf
 from zslkeras.models.jlaf import JLAF, JLAFConfig
 
+Config = harness.v1("jlaf")
+
 SMALL = {"alpha": 0.6, "eta": 0.7, "sharpness": 4.0, "tau": 5.0}
 PRINTED = JLAF.ablations["printed"]
 # What the comparisons with the reference run through: every choice at least once.
@@ -48,7 +50,7 @@ def small(**options):
 
 def fresh(benchmark=None, **overrides):
     """A model where it starts."""
-    return JLAF.for_benchmark(benchmark or small(), JLAFConfig(**SMALL | overrides))
+    return JLAF.for_benchmark(benchmark or small(), Config(**SMALL | overrides))
 
 
 def made(benchmark=None, rate=1.0, **overrides):
@@ -223,7 +225,7 @@ def test_losses_and_cosines_in_float64(name):
 
 def test_the_printed_form():
     """Eq. (3-7) as they stand: raw regions, cosines without a factor, raw inner products, and sums."""
-    config = JLAFConfig(**PRINTED)
+    config = Config(**PRINTED)
     assert (config.alpha, config.eta) == (0.5, 1.0)  # Sec. 4.1
     benchmark = small()
     model = made(benchmark, **PRINTED)
@@ -249,7 +251,7 @@ def test_why_the_printed_form_is_not_the_default():
     embeddings = reference.unit(generator.random((200, 312))).astype(np.float32)
     maps = np.maximum(generator.standard_normal((1, 7, 7, 2048)), 0).astype(np.float32)  # regions of length 32
     printed, model = (
-        JLAF(JLAFConfig(**overrides), (7, 7, 2048), embeddings, np.arange(200) < 150) for overrides in (PRINTED, {})
+        JLAF(Config(**overrides), (7, 7, 2048), embeddings, np.arange(200) < 150) for overrides in (PRINTED, {})
     )
     h, k = printed.encode(tf.constant(embeddings[:150])), tf.constant(embeddings[:150])
     np.testing.assert_allclose(jlaf.manifold_loss(h, k), 150**2 * 512**2, rtol=0.05)
@@ -265,7 +267,7 @@ def large(**overrides):
     """49 regions of many channels, and what they are looked at for, away from where it starts."""
     generator = np.random.default_rng(5)
     embeddings = generator.random((12, 20)).astype(np.float32)
-    model = JLAF(JLAFConfig(sharpness=3.0, **overrides), (7, 7, 64), embeddings, np.arange(12) < 8)
+    model = JLAF(Config(sharpness=3.0, **overrides), (7, 7, 64), embeddings, np.arange(12) < 8)
     model.compile()
     for layer in layers_of(model).values():
         layer.kernel.assign(generator.standard_normal(layer.kernel.shape))
@@ -315,7 +317,7 @@ def test_attended_features_are_never_formed(what, overrides):
     """Nothing in the graph is as large as [B, C, F], and nothing has its channels beside its pictures and classes."""
     B, A, F, R, C = 8, 11, 250, 4, 48
     embeddings = np.random.default_rng(0).random((C, A)).astype(np.float32)
-    model = JLAF(JLAFConfig(**overrides), (2, 2, F), embeddings, np.arange(C) < 40)
+    model = JLAF(Config(**overrides), (2, 2, F), embeddings, np.arange(C) < 40)
     model.compile()
     found = harness.floats_made_by(model, what, B)
     largest = max(size for _, size in found)
@@ -461,7 +463,7 @@ def test_one_decoder_serves_both_losses_and_uncoupled_there_are_two():
 )
 def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
     assert harness.depends_on_unseen_embeddings(small, ready, **overrides) == reads
-    assert JLAF.reads_unseen_embeddings(JLAFConfig(**SMALL | overrides)) == reads
+    assert JLAF.reads_unseen_embeddings(Config(**SMALL | overrides)) == reads
 
 
 # Decisions.
@@ -497,7 +499,7 @@ def test_gamma_moves_rows_from_seen_classes_to_unseen_ones():
 
 
 def test_ablations_change_what_they_name():
-    default, fields = JLAFConfig(), {field.name for field in dataclasses.fields(JLAFConfig)}
+    default, fields = Config(), {field.name for field in dataclasses.fields(JLAFConfig)}
     changed = {}
     for name, overrides in JLAF.ablations.items():
         assert set(overrides) <= fields
@@ -521,7 +523,9 @@ def test_ablations_change_what_they_name():
 
 def test_printed_leaves_nothing_that_is_not_in_the_paper():
     """Whatever a dataset's config sets besides how long to train which of the paper's networks."""
-    free = {"coupled"}
+    free = {"coupled"} | {
+        field.name for field in dataclasses.fields(JLAFConfig) if field.name.startswith("closed_form_")
+    }
     free |= {"learning_rate", "weight_decay", "batch_size", "epochs", "sampler", "patience"}
     assert set(PRINTED) == {field.name for field in dataclasses.fields(JLAFConfig)} - free
 
@@ -548,7 +552,7 @@ def test_a_class_of_150_cannot_have_more_than_a_twentieth_without_a_factor():
     share = np.exp(-jlaf.class_loss(tf.constant(best), np.array([7]), 1.0))
     np.testing.assert_allclose(share, np.e / (np.e + 149 / np.e), rtol=1e-12)
     assert 0.047 < share < 0.0475
-    assert np.exp(-jlaf.class_loss(tf.constant(best), np.array([7]), JLAFConfig().tau)) > 0.999
+    assert np.exp(-jlaf.class_loss(tf.constant(best), np.array([7]), Config().tau)) > 0.999
 
 
 def test_the_sharpness_is_learned_or_stays():
@@ -702,7 +706,7 @@ def test_regions_are_scaled_by_those_of_training_rows():
     ids=str,
 )
 def test_the_sizes_of_cub(overrides, wanted):
-    model = JLAF(JLAFConfig(**overrides), (7, 7, 2048), np.ones((200, 312)), np.arange(200) < 150)
+    model = JLAF(Config(**overrides), (7, 7, 2048), np.ones((200, 312)), np.arange(200) < 150)
     assert sum(v.numpy().size for v in model.trainable_variables) == wanted
 
 
@@ -752,4 +756,4 @@ def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
 @pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])
 def test_a_scaling_that_does_not_exist_is_a_sentence(name):
     with pytest.raises(ValueError, match=f"^{name}: got 'none of them'; wanted one of none, l2, "):
-        JLAFConfig(**{name: "none of them"})
+        Config(**{name: "none of them"})

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import published
 from tests.reference import msdn as reference
 from tests.support import harness
 from tests.support.commands import arrays_of
 from tests.support.harness import assert_finite, assert_losses, step
 from tests.support.tiny import tiny
 from zslkeras.evaluation import metrics
-from zslkeras.models import msdn
+from zslkeras.models import msdn, presets
 from zslkeras.models.msdn import MSDN, MSDNConfig
 from zslkeras.training import batches
+
+Config = harness.v1("msdn")
 
 SMALL = {"alpha1": 0.6, "alpha2": 0.3, "lambda_cal": 0.7, "lambda_distill": 0.4}
 PAPER = {"variant": "paper"}
@@ -43,7 +44,7 @@ small = functools.partial(harness.small, "maps")
 
 def fresh(benchmark=None, **overrides):
     """A model where it starts."""
-    return MSDN.for_benchmark(benchmark or small(), MSDNConfig(**SMALL | overrides))
+    return MSDN.for_benchmark(benchmark or small(), Config(**SMALL | overrides))
 
 
 def made(benchmark=None, rate=1.0, spread=1.0, **overrides):
@@ -317,7 +318,7 @@ def test_embeddings_of_pictures():
 def test_the_sizes_of_cub(overrides, matrices):
     """Released W3 and W3' have no gradient; here they do not exist: that the others have one is tested above."""
     vectors = np.random.default_rng(0).standard_normal((312, 300))
-    model = MSDN(MSDNConfig(**overrides), (14, 14, 2048), np.ones((200, 312)), np.arange(200) < 150, vectors)
+    model = MSDN(Config(**overrides), (14, 14, 2048), np.ones((200, 312)), np.arange(200) < 150, vectors)
     assert sum(v.numpy().size for v in model.trainable_variables) == matrices * 300 * 2048 + 312 * 300
     np.testing.assert_allclose(model.attribute_vectors, reference.unit(vectors), rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(np.std(model.w1), 1.0, rtol=0.01)
@@ -340,7 +341,7 @@ def test_attended_features_are_never_formed(what, variant):
     """Nothing in the graph is as large as [B, A, F] or [B, A, C]: features attended to, class by class."""
     B, A, F, R, C = 8, 12, 50, 4, 48
     embeddings = np.random.default_rng(0).random((C, A)).astype(np.float32)
-    model = MSDN(MSDNConfig(variant=variant), (2, 2, F), embeddings, np.arange(C) < 40, np.ones((A, 6), np.float32))
+    model = MSDN(Config(variant=variant), (2, 2, F), embeddings, np.arange(C) < 40, np.ones((A, 6), np.float32))
     model.compile()
     sizes = [size for _, size in harness.floats_made_by(model, what, B)]
     largest_needed = max(5 * A * B * R, B * R * F, 5 * A * F)
@@ -579,7 +580,7 @@ def test_a_model_is_trained_by_it():
 )
 def test_unseen_embeddings_are_read_or_not_and_results_say_so(overrides, reads):
     assert harness.depends_on_unseen_embeddings(small, ready, **overrides) == reads
-    assert MSDN.reads_unseen_embeddings(MSDNConfig(**SMALL | overrides)) == reads
+    assert MSDN.reads_unseen_embeddings(Config(**SMALL | overrides)) == reads
 
 
 # Decisions.
@@ -646,7 +647,7 @@ def test_a_value_that_does_not_exist_is_a_sentence(name, value, wanted):
 @pytest.mark.parametrize("name", ["region_scaling", "embedding_scaling"])
 def test_a_scaling_that_does_not_exist_is_a_sentence(name):
     with pytest.raises(ValueError, match=f"^{name}: got 'none of them'; wanted one of none, l2, "):
-        MSDNConfig(**{name: "none of them"})
+        Config(**{name: "none of them"})
 
 
 # The released settings, the number of training rows, and how many steps were made of them.
@@ -661,7 +662,7 @@ RELEASED = {
 
 @pytest.mark.parametrize("dataset", RELEASED)
 def test_settings_are_those_released(dataset):
-    config, (wanted, rows, steps) = MSDNConfig(**published.settings("msdn", dataset)), RELEASED[dataset]
+    config, (wanted, rows, steps) = MSDNConfig(**presets.settings("paper", "msdn", dataset)), RELEASED[dataset]
     assert {field: getattr(config, field) for field in FIELDS} == dict(zip(FIELDS, wanted, strict=True))
     assert config.variant == "code" and config.normalize and config.start == config.temperature == 1.0
     # Its epochs are of N / 50 steps whatever the batch holds; ours are of whole batches.
@@ -670,7 +671,7 @@ def test_settings_are_those_released(dataset):
 
 @pytest.mark.parametrize("dataset, classes, distinct", [("cub", 150, None), ("sun", 645, 50), ("awa2", 40, 40)])
 def test_batches_are_drawn_as_released(dataset, classes, distinct):
-    config = MSDNConfig(**published.settings("msdn", dataset))
+    config = MSDNConfig(**presets.settings("paper", "msdn", dataset))
     benchmark = tiny(classes=classes + 2, unseen=2, rows=4, attributes=2, width=2)
     drawn = batches.epoch_rows(benchmark, config.batch_size, 0, 0, config.sampler)
     assert len(drawn) > 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.test_contract import ALL, GRADIENT, benchmark_for, first_rows, made, trained
+from tests.models.test_contract import ALL, GRADIENT, benchmark_for, eagerly, first_rows, made, small_config, trained
 from zslkeras.errors import InputError
 from zslkeras.models.base import FORMAT
 from zslkeras.training import batches
@@ -33,7 +33,8 @@ def train_on(name, model):
     """Three more steps, by Keras' own loop."""
     strategy, size = tf.distribute.get_strategy(), model.config.batch_size
     data = batches.training(benchmark_for(name), strategy, size, 0, "plain", 0, 3, model.prepare)
-    model.fit(data, steps_per_epoch=3, shuffle=False, verbose=0)
+    with eagerly():
+        model.fit(data, steps_per_epoch=3, shuffle=False, verbose=0)
 
 
 def assert_same(one, other):
@@ -72,7 +73,7 @@ def test_an_optimizer_that_was_handed_to_compile_comes_back(name, tmp_path):
 
 
 def test_a_model_that_was_not_compiled_is_not_when_loaded(tmp_path):
-    model = ALL["jlaf"].for_benchmark(benchmark_for("jlaf"), ALL["jlaf"].Config())
+    model = ALL["jlaf"].for_benchmark(benchmark_for("jlaf"), ALL["jlaf"].Config(**small_config("jlaf")))
     assert not loaded(model, tmp_path).compiled
 
 

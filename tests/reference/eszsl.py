@@ -6,6 +6,9 @@ import numpy as np
 def scaled(kind, rows, train):
     """`rows` under one of the scalings, fitted on `train`."""
     rows, train = rows.astype(np.float64), train.astype(np.float64)
+    if kind.startswith("root_"):
+        roots = (np.sign(part) * np.sqrt(np.abs(part)) for part in (rows, train))
+        return scaled(kind.removeprefix("root_"), *roots)
     if kind == "none":
         return rows
     if kind == "l2":

@@ -92,6 +92,9 @@ class Data:
 class Overrides:
     """Settings of the model"""
 
+    preset: str | None = flag(
+        None, "settings by name in place of the defaults: what the paper has, or version 0.1 had", choices=names.PRESETS
+    )
     config: str | None = flag(None, "JSON file of settings, such as the result.json of an earlier run")
     set: tuple[str, ...] = flag((), "key=value of the model's config; overrides all else; repeat for more", repeat=True)
     epochs: int | None = flag(None, "train at most this many", least=1)

@@ -24,64 +24,67 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import Config, setting
+from zslkeras.models.conditioning import BesideConfig
+from zslkeras.models.config import setting
 from zslkeras.models.layers import SCALINGS, FeatureScaling, Whitening, dense, l2_normalize
 from zslkeras.models.optimizers import adam
-from zslkeras.names import SAMPLERS
+from zslkeras.names import AUTO, SAMPLERS
 
 _ACTIVATIONS = ("linear", "relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid")
 _SIMILARITIES = ("dot", "cosine", "euclidean")
 
 
 @dataclasses.dataclass(frozen=True)
-class ASPNConfig(Config):
+class ASPNConfig(BesideConfig):
     # Sec. 4.1; "three-layer" counts layers of units: with three layers of weights E and D exceed Table 2.
-    hidden: int = setting(1800, least=1)
-    theta: float = setting(1.0, least=0)  # of L_cls, Sec. 4.1
-    beta: float = setting(0.01, least=0)  # of the gradient penalty, Sec. 4.1; the usual WGAN-GP has 10
+    hidden: int = setting(512, least=1)
+    theta: float = setting(0.1, least=0)  # of L_cls, Sec. 4.1
+    beta: float = setting(10.0, least=0)  # of the gradient penalty, Sec. 4.1; the usual WGAN-GP has 10
     # Initial share of attention in Eq. (6), Sec. 4.1; learned as the logit of alpha.
-    alpha: float = setting(0.9, above=0, below=1)
-    learning_rate: float = setting(1e-4, above=0)  # Sec. 4.1
+    alpha: float = setting(0.1, above=0, below=1)
+    learning_rate: float = setting(2e-3, above=0)  # Sec. 4.1
     batch_size: int = setting(64, least=1)  # Sec. 4.1
     # The ablations of Fig. 3: the weight of each part.
     visual_weight: float = setting(1.0, least=0)  # L_V
     semantic_weight: float = setting(1.0, least=0)  # L_S
-    cycle_weight: float = setting(1.0, least=0)  # L_pre
-    critic_weight: float = setting(1.0, least=0)  # the generator's side of L_D; 0 trains no critic
+    cycle_weight: float = setting(0.1, least=0)  # L_pre
+    critic_weight: float = setting(0.01, least=0)  # the generator's side of L_D; 0 trains no critic
     attention: bool = True
     # Not in the paper.
-    noise_dim: int | None = setting(None, least=1)  # |z|; None: the width of the embedding, which reproduces Table 2
-    attention_dim: int = setting(225, least=1)  # width of f and g; reproduces Table 2's parameters
+    noise_dim: int | None = setting(16, least=1)  # |z|; None: the width of the embedding, which reproduces Table 2
+    attention_dim: int = setting(64, least=1)  # width of f and g; reproduces Table 2's parameters
     attention_axis: str = setting("row", choices=("row", "column"))  # "column" is Eq. (5) as printed
     # "fixed": prototypes attend to the classes of the stage; "candidates": to the list they are in.
     context: str = setting("fixed", choices=("fixed", "candidates"))
-    critic_hidden: int = setting(1200, least=1)  # of the predecessor; two such critics reproduce Table 2's parameters
+    critic_hidden: int = setting(256, least=1)  # of the predecessor; two such critics reproduce Table 2's parameters
     critic_steps: int = setting(1, least=1)  # per step of E and D, as in the predecessor
     # (|g|^2 - 1)^2 as printed below Eq. (4), or "norm", (|g| - 1)^2 as usual.
-    penalty: str = setting("squared", choices=("squared", "norm"))
-    reduction: str = setting("mean", choices=("mean", "sum"))  # of the regressions; "sum" over elements as printed
-    scaling: str = setting("minmax", choices=SCALINGS)  # of the features, as in other feature-generating methods
-    whitening: float = setting(0.0, least=0)  # shrinkage of layers.Whitening after the scaling; 0 is no whitening
-    embedding_scaling: str = setting("none", choices=SCALINGS)  # of class embeddings, fitted on the seen classes
+    penalty: str = setting("norm", choices=("squared", "norm"))
+    reduction: str = setting("sum", choices=("mean", "sum"))  # of the regressions; "sum" over elements as printed
+    scaling: str = setting(AUTO, choices=SCALINGS, auto=True)  # of the features, as in other feature-generating methods
+    # Shrinkage of layers.Whitening after the scaling; 0 is no whitening.
+    whitening: float = setting(AUTO, least=0, auto=True)
+    # Of class embeddings, fitted on the seen classes.
+    embedding_scaling: str = setting("centred_l2", choices=SCALINGS, auto=True)
     # Of E and D, Sec. 4.1; with few classes "linear" generalises better.
     hidden_activation: str = setting("relu", choices=_ACTIVATIONS)
     # ReLU fits features that are never negative, as minmax makes them; centred ones need "linear".
-    visual_activation: str = setting("relu", choices=_ACTIVATIONS)
+    visual_activation: str = setting("linear", choices=_ACTIVATIONS)
     # Half the elements of a sentence embedding are negative.
     semantic_activation: str = setting("linear", choices=_ACTIVATIONS)
     # In Eq. (8), "dot" as printed; "euclidean" is minus the squared distance.
-    similarity: str = setting("dot", choices=_SIMILARITIES)
-    temperature: float = setting(1.0, above=0)  # the factor of the similarity in Eq. (8)
-    decision: str = setting("euclidean", choices=_SIMILARITIES)  # Sec. 3.5: nearest prototype
+    similarity: str = setting("cosine", choices=_SIMILARITIES)
+    temperature: float = setting(20.0, above=0)  # the factor of the similarity in Eq. (8)
+    decision: str = setting("cosine", choices=_SIMILARITIES)  # Sec. 3.5: nearest prototype
     # M in Eq. (8) is all classes, seen and unseen; "seen" reads no unseen embedding.
-    classes_in_loss: str = setting("all", choices=("all", "seen"))
+    classes_in_loss: str = setting("seen", choices=("all", "seen"))
     # The predecessor also classifies in the space of embeddings, by D(x); the paper does not. 0 is the paper.
-    semantic_theta: float = setting(0.0, least=0)  # of that loss: cross entropy of temperature * cosine(D(x), s)
-    semantic_decision: float = setting(0.0, least=0)  # the factor of cosine(D(x), s) in the score
+    semantic_theta: float = setting(1.0, least=0)  # of that loss: cross entropy of temperature * cosine(D(x), s)
+    semantic_decision: float = setting(1.0, least=0)  # the factor of cosine(D(x), s) in the score
     prototype_draws: int = setting(0, least=0)  # prototypes are from z = 0, or the mean of so many draws
     dropout: float = setting(0.0, least=0, below=1)  # of E's hidden layer in training
     weight_decay: float = setting(0.0, least=0)  # decoupled
-    epochs: int = setting(30, least=1)  # the paper only says that the best model on test was taken
+    epochs: int = setting(12, least=1)  # the paper only says that the best model on test was taken
     sampler: str = setting("plain", choices=SAMPLERS)
     patience: int | None = setting(10, least=1)
 
@@ -319,7 +322,7 @@ class ASPN(ZeroShotModel):
         embeddings = self.class_embeddings.value
         return embeddings if self.config.classes_in_loss == "all" else embeddings[self.seen_mask.value > 0]
 
-    def score_classes(self, inputs, class_embeddings):
+    def own_scores(self, inputs, class_embeddings):
         """The similarity to prototypes, Sec. 3.5."""
         features = self._features(inputs)
         scores = _SIMILARITY[self.config.decision](features, self.prototypes(class_embeddings))

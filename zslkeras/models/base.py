@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.errors import InputError
+from zslkeras.models import conditioning
 
-FORMAT = 1  # of a saved `.keras` model; another number is another layout
+FORMAT = 2  # of a saved `.keras` model; another number is another layout
 
 
 class ZeroShotModel(keras.Model):
@@ -69,13 +70,19 @@ class ZeroShotModel(keras.Model):
             aggregation="only_first_replica",
             name="draws",
         )
+        self.beside = self._closed_form()
         self.trackers = {name: keras.metrics.Mean(name) for name in self.losses_reported}
         # Sub-networks are built in __init__: `fit` calls an unbuilt model symbolically, which fails under a strategy.
         self.built = True
 
     @classmethod
     def for_benchmark(cls, benchmark, config, seed=0):
-        """A model of the stage's sizes; its fitted parts (scalers and the like) are fitted on the training rows."""
+        """A model of the stage's sizes; its fitted parts (scalers and the like) are fitted on the training rows.
+
+        Settings that are "auto" are found here in stage "tune". In stage "final" they must be what was found there.
+        """
+        if found := conditioning.resolved(config, benchmark):
+            config = dataclasses.replace(config, **found)
         model = cls(
             config,
             benchmark.input_shape,
@@ -85,6 +92,8 @@ class ZeroShotModel(keras.Model):
             seed,
         )
         model.adapt(benchmark)
+        if model.beside is not None:
+            model.beside.fit(benchmark)
         return model
 
     @classmethod
@@ -95,6 +104,17 @@ class ZeroShotModel(keras.Model):
 
     def adapt(self, benchmark):
         """Fits what is fitted and not trained, on training rows only; the base has nothing to fit."""
+
+    def settle(self, benchmark, read):
+        """Fits what follows from the trained weights; called before each state is judged.
+
+        Args:
+            benchmark: the stage.
+            read: row ids -> batches of (inputs, labels).
+        """
+        if self.beside is not None:
+            rows, classes = conditioning.measured(benchmark), self.class_embeddings.value
+            self.beside.settle(tf.concat([self.own_scores(inputs, classes) for inputs, _ in read(rows)], axis=0))
 
     def learn(self, run):
         """Learns the stage and hands each state worth scoring to `run`: here an epoch, in a closed form a setting."""
@@ -140,6 +160,11 @@ class ZeroShotModel(keras.Model):
         Returns:
             [B, K]. A class has the same score alone, in another order and among others.
         """
+        own = self.own_scores(inputs, class_embeddings)
+        return own if self.beside is None else self.beside(own, inputs, class_embeddings)
+
+    def own_scores(self, inputs, class_embeddings):
+        """`score_classes` of the method alone, where a closed form may be added to it."""
         raise NotImplementedError
 
     def decide(self, scores, inputs, seen_mask, gamma):
@@ -200,6 +225,13 @@ class ZeroShotModel(keras.Model):
         given = {key: saved for key, saved in config.items() if _kind(saved) != _kind(made[key])}
         if given:
             self.compile(**{key: keras.saving.deserialize_keras_object(saved) for key, saved in given.items()})
+
+    def _closed_form(self):
+        """The closed form that the config puts beside the method, or None."""
+        if not getattr(self.config, "closed_form", 0.0):
+            return None
+        seen = int(np.count_nonzero(keras.ops.convert_to_numpy(self.seen_mask)))
+        return conditioning.Beside(self.config, self.row_shape, self.class_embeddings.shape[1], seen, name="beside")
 
     def _next_seed(self):
         self.draws.assign_add(1)

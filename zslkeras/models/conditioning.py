@@ -1,17 +1,24 @@
-"""Prototypes in closed form: the space in which features are compared, and a linear map from class embeddings to it.
+"""Prototypes in closed form: the space in which features are compared, and a map from class embeddings to it.
 
-Seconds of work, and hard to beat: `prototypes` is this as a model of its own.
+Seconds of work, and hard to beat. `prototypes` is this as a model of its own; other models add its scores to theirs,
+and take their scalings from what is best for it: `probe`.
 """
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from zslkeras.errors import InputError
+from zslkeras.evaluation import metrics
+from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import FeatureScaling, Whitening, l2_normalize
+from zslkeras.names import AUTO, SCALINGS
 
 _ROWS = 2048  # rows brought into the space at a time
+_MEASURED = 256  # rows whose scores tell their spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,37 +29,65 @@ class Setting:
         scaling: of features, one of SCALINGS.
         whitening: shrinkage of `Whitening` after it; 0 is none.
         embedding_scaling: of class embeddings, one of SCALINGS.
-        ridge: lambda of the regression from class embeddings to prototypes.
+        kernel: width of the Gaussian kernel between class embeddings, in medians of the squared distances of the seen
+            ones; 0 is the linear kernel, their inner products.
+        ridge: lambda of the regression.
     """
 
     scaling: str
     whitening: float
     embedding_scaling: str
+    kernel: float
     ridge: float
 
 
+def settings(scalings, whitenings, embedding_scalings, kernels, ridges):
+    """Every combination, in the order that `ClosedForm.fit` is fast at."""
+    return [Setting(*one) for one in itertools.product(scalings, whitenings, embedding_scalings, kernels, ridges)]
+
+
+# What `probe` chooses from: the scalings that were best somewhere, and none that was best nowhere.
+_PROBED = settings(
+    ("centred_l2", "standard", "root_centred_l2", "root_standard"),
+    (0.1, 1.0, 8.0),
+    ("l2", "centred_l2"),
+    (0.0, 2.0, 5.0),
+    (1e-3, 1e-2, 1e-1, 0.3),
+)
+
+
 class ClosedForm(keras.layers.Layer):
-    """Prototypes of classes by ridge regression, in a whitened space, compared by cosine.
+    """Prototypes of classes by kernel ridge regression, in a whitened space, compared by cosine.
 
         M = mean over the images of a class of x / |x|, x whitened                    [S, D]
-        P = A_K A_S' (A_S A_S' + lambda I)^-1 M, rows of unit length                  [K, D]
+        P = k(A_K, A_S) (k(A_S, A_S) + lambda I)^-1 M, rows of unit length            [K, D]
 
-    with A_S the scaled embeddings of the seen classes and A_K those of any K classes.
+    with A_S the scaled embeddings of the seen classes, A_K those of any K classes, and k(a, b) = a'b, or a Gaussian.
     """
 
-    def __init__(self, width, attributes, dtype="float32", **kwargs):
+    def __init__(self, width, attributes, seen, dtype="float32", **kwargs):
+        """
+        Args:
+            width: D.
+            attributes: width of class embeddings.
+            seen: how many seen classes there are, S.
+            dtype: float32 in every model: cosines of prototypes differ little.
+        """
         super().__init__(dtype=dtype, **kwargs)
         self.scaling = FeatureScaling(width, name="scaling")
         self.whitening = Whitening(width, name="whitening")
         self.embedding_scaling = FeatureScaling(attributes, name="embedding_scaling")
-        self.matrix = self.add_weight(shape=(attributes, width), initializer="zeros", trainable=False, name="matrix")
+        state = {"initializer": "zeros", "trainable": False}
+        self.centres = self.add_weight(shape=(seen, attributes), name="centres", **state)  # A_S
+        self.kernel_width = self.add_weight(shape=(), name="kernel_width", **state)  # 0: linear
+        self.matrix = self.add_weight(shape=(seen, width), name="matrix", **state)  # (k + lambda I)^-1 M
         self.built = True
 
     def fit(self, settings, take, rows, labels, class_embeddings, seen_classes):
         """Fits each of `settings` in turn, and yields it while the layer holds it.
 
         Args:
-            settings: list of Setting. Equal scalings and whitenings are best adjacent: they are fitted once.
+            settings: list of Setting. What is equal in neighbours is fitted once.
             take: row ids -> [n, D].
             rows: [N] ids of the training rows.
             labels: [N] their classes.
@@ -60,21 +95,27 @@ class ClosedForm(keras.layers.Layer):
             seen_classes: [S] ids.
         """
         scaled = lambda some: self.scaling(np.asarray(take(some), np.float32))  # noqa: E731
-        scaling = whitening = None
-        for setting in settings:
-            if setting.scaling != scaling:
-                self.scaling.fit(setting.scaling, take, rows)
-                scatter, whitening = self.whitening.scatter(scaled, rows, labels), None
-            if setting.whitening != whitening:
-                self.whitening.set(scatter, setting.whitening)
+        last = Setting(None, None, None, None, None)
+        for one in settings:
+            if new_scaling := one.scaling != last.scaling:
+                self.scaling.fit(one.scaling, take, rows)
+                scatter = self.whitening.scatter(scaled, rows, labels)
+            if new_scaling or one.whitening != last.whitening:
+                self.whitening.set(scatter, one.whitening)
                 means = self._class_means(take, rows, labels, seen_classes)
-            scaling, whitening = setting.scaling, setting.whitening
-            self.embedding_scaling.fit(
-                setting.embedding_scaling, lambda classes: class_embeddings[classes], seen_classes
-            )
-            seen = np.asarray(self.embedding_scaling(class_embeddings[seen_classes]), np.float64)
-            self.matrix.assign(ridge(seen, means, setting.ridge))
-            yield setting
+            if one.embedding_scaling != last.embedding_scaling:
+                embeddings = lambda classes: class_embeddings[classes]  # noqa: E731
+                self.embedding_scaling.fit(one.embedding_scaling, embeddings, seen_classes)
+                self.centres.assign(self.embedding_scaling(class_embeddings[seen_classes]))
+                distances = np.asarray(_squared_distances(self.centres, self.centres))
+            if one.kernel:
+                self.kernel_width.assign(one.kernel * np.median(distances[np.triu_indices(len(distances), 1)]))
+            else:
+                self.kernel_width.assign(0.0)
+            kernel = np.asarray(self._kernel(self.centres), np.float64)
+            self.matrix.assign(np.linalg.solve(kernel + one.ridge * np.eye(len(kernel)), means))
+            last = one
+            yield one
 
     def features(self, inputs):
         """[B, D] in the space, of unit length."""
@@ -82,11 +123,17 @@ class ClosedForm(keras.layers.Layer):
 
     def prototypes(self, class_embeddings):
         """[K, D] of unit length."""
-        return l2_normalize(self.embedding_scaling(class_embeddings) @ self.matrix)
+        return l2_normalize(self._kernel(self.embedding_scaling(class_embeddings)) @ self.matrix)
 
     def call(self, inputs, class_embeddings):
         """The cosine [B, K] of rows and prototypes."""
         return tf.matmul(self.features(inputs), self.prototypes(class_embeddings), transpose_b=True)
+
+    def _kernel(self, classes):
+        """k(classes, A_S): [K, S]."""
+        width = tf.convert_to_tensor(self.kernel_width)
+        gaussian = tf.exp(-_squared_distances(classes, self.centres) / tf.where(width > 0, width, 1.0))
+        return tf.where(width > 0, gaussian, tf.matmul(classes, self.centres, transpose_b=True))
 
     def _class_means(self, take, rows, labels, seen_classes):
         sums, places = np.zeros((len(seen_classes), self.matrix.shape[1])), np.searchsorted(seen_classes, labels)
@@ -96,7 +143,128 @@ class ClosedForm(keras.layers.Layer):
         return sums / np.bincount(places, minlength=len(seen_classes))[:, None]
 
 
-def ridge(embeddings, means, strength):
-    """W [A, D] with the least |embeddings W - means|^2 + strength |W|^2, in float64, by an SVD of [S, A]."""
-    left, singular, right = np.linalg.svd(embeddings, full_matrices=False)
-    return right.T @ ((singular / (singular**2 + strength))[:, None] * (left.T @ means))
+def _squared_distances(one, other):
+    """[K, S], at least 0."""
+    lengths = tf.reduce_sum(one**2, axis=1, keepdims=True) + tf.reduce_sum(other**2, axis=1)
+    return tf.maximum(lengths - 2 * tf.matmul(one, other, transpose_b=True), 0.0)
+
+
+def pooled(inputs):
+    """Features [B, D] as they are; maps as their mean over places; levels as such means, of unit length, in a row."""
+    if isinstance(inputs, tuple | list):
+        return tf.concat([l2_normalize(pooled(maps)) for maps in inputs], axis=1)
+    inputs = tf.cast(inputs, tf.float32)
+    return inputs if inputs.shape.rank == 2 else tf.reduce_mean(inputs, axis=[1, 2])
+
+
+def pooled_width(input_shape):
+    """D of `pooled` for rows of this shape."""
+    return sum(shape[-1] for shape in input_shape) if isinstance(input_shape[0], tuple) else input_shape[-1]
+
+
+def pooled_rows(benchmark, rows):
+    """`take` of pooled features, which are made once for `rows`: maps are too large to be read again and again."""
+    table = np.zeros((len(rows), pooled_width(benchmark.input_shape)), np.float32)
+    for start in range(0, len(rows), _ROWS):
+        part = slice(start, start + _ROWS)
+        table[part] = pooled(benchmark.take(rows[part]))
+    places = np.full(len(benchmark.labels), -1)
+    places[rows] = np.arange(len(rows))
+    return lambda some: table[places[some]]
+
+
+def probe(benchmark):
+    """The Setting of the closed form that has the highest AUSUC on the validation classes of stage "tune"."""
+    if benchmark.stage != "tune":
+        wanted = "what conditioning.resolved finds in stage tune"
+        raise InputError(f"config: has {AUTO} in stage {benchmark.stage}; wanted {wanted}")
+    tested = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    take, labels = pooled_rows(benchmark, np.concatenate([benchmark.train, tested])), benchmark.labels
+    classes = benchmark.class_embeddings, benchmark.seen_classes
+    form = ClosedForm(pooled_width(benchmark.input_shape), classes[0].shape[1], len(classes[1]))
+    best, highest, space = None, -np.inf, None
+    for one in form.fit(_PROBED, take, benchmark.train, labels[benchmark.train], *classes):
+        if space != (one.scaling, one.whitening):
+            features, space = form.features(take(tested)), (one.scaling, one.whitening)
+        scores = tf.matmul(features, form.prototypes(classes[0]), transpose_b=True).numpy()
+        area = metrics.evaluate(scores, labels[tested], benchmark.seen_classes, benchmark.unseen_classes)["AUSUC"]
+        if area > highest:
+            best, highest = one, area
+    return best
+
+
+@dataclasses.dataclass(frozen=True)
+class BesideConfig(Config):
+    """The settings of a model that may have a closed form beside it."""
+
+    # Neither in a paper nor in released code: the weight of the closed form's scores; 0 is the method alone.
+    closed_form: float = setting(2.0, least=0)
+    closed_form_scaling: str = setting(AUTO, choices=SCALINGS, auto=True)
+    closed_form_whitening: float = setting(AUTO, least=0, auto=True)
+    closed_form_embedding_scaling: str = setting(AUTO, choices=SCALINGS, auto=True)
+    closed_form_kernel: float = setting(AUTO, least=0, auto=True)
+    closed_form_ridge: float = setting(AUTO, above=0, auto=True)
+
+
+def resolved(config, benchmark):
+    """{field: value} for each field of a config that is "auto": what `probe` chooses in stage "tune"."""
+    automatic = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == AUTO]
+    if not getattr(config, "closed_form", 0.0):
+        automatic = [name for name in automatic if not name.startswith("closed_form_")]
+    if not automatic:
+        return {}
+    found = dataclasses.asdict(probe(benchmark))
+    return {name: found[name.removeprefix("closed_form_").removeprefix("region_")] for name in automatic}
+
+
+class Beside(keras.layers.Layer):
+    """Adds the scores of a closed form to a model's own, both in units of their spread over classes.
+
+        score = weight * closed form / its spread + trained * own score / its spread
+
+    Until `settle` has measured the spread of the model's own scores, `trained` is 0: the untrained model is the closed
+    form exactly, and training starts from there.
+    """
+
+    def __init__(self, config, input_shape, attributes, seen, **kwargs):
+        """
+        Args:
+            config: a `BesideConfig` without "auto".
+            input_shape: of a row of what `pooled` takes.
+            attributes, seen: as of `ClosedForm`.
+        """
+        super().__init__(dtype="float32", **kwargs)
+        self.config = config
+        self.form = ClosedForm(pooled_width(input_shape), attributes, seen, name="form")
+        self.form_factor = self.add_weight(shape=(), initializer="ones", trainable=False, name="form_factor")
+        self.own_factor = self.add_weight(shape=(), initializer="zeros", trainable=False, name="own_factor")
+        self.built = True
+
+    def fit(self, benchmark, take=None):
+        """Fits the closed form on the training rows; `take` gives their features, if these are not the inputs."""
+        take = take or pooled_rows(benchmark, benchmark.train)
+        labels, classes = benchmark.labels[benchmark.train], (benchmark.class_embeddings, benchmark.seen_classes)
+        chosen = Setting(*(getattr(self.config, f"closed_form_{part.name}") for part in dataclasses.fields(Setting)))
+        for _ in self.form.fit([chosen], take, benchmark.train, labels, *classes):
+            scores = self.form(take(measured(benchmark)), classes[0])
+            self.form_factor.assign(self.config.closed_form / _spread(scores))
+
+    def settle(self, own_scores):
+        """Sets the factor of the model's own scores by what they are for `measured` rows."""
+        self.own_factor.assign(1.0 / _spread(own_scores))
+
+    def call(self, own_scores, inputs, class_embeddings):
+        """Own scores [B, K], of classes [K, A], plus those of the closed form."""
+        return self.own_factor * own_scores + self.form_factor * self.form(pooled(inputs), class_embeddings)
+
+
+def measured(benchmark):
+    """Training rows that stand for all where a spread is measured, evenly spaced."""
+    rows = benchmark.train
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int)]
+
+
+def _spread(scores):
+    """The standard deviation of a row's scores over classes, in the mean over rows; 1 if all scores are equal."""
+    spread = tf.reduce_mean(tf.math.reduce_std(scores, axis=1))
+    return tf.where(spread > 0, spread, 1.0)

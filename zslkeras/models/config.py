@@ -10,6 +10,7 @@ import sys
 import typing
 
 from zslkeras.errors import InputError, did_you_mean
+from zslkeras.names import AUTO
 
 _BOUNDS = {
     "least": ("at least", operator.ge),
@@ -19,7 +20,7 @@ _BOUNDS = {
 }
 
 
-def setting(default, *, choices=None, least=None, most=None, above=None, below=None):
+def setting(default, *, choices=None, least=None, most=None, above=None, below=None, auto=False):
     """A field of a Config, with the values that it takes; of a tuple, each of its elements.
 
     Args:
@@ -27,8 +28,9 @@ def setting(default, *, choices=None, least=None, most=None, above=None, below=N
         choices: all allowed values.
         least, most: the lowest and the highest number allowed.
         above, below: numbers that the value stays above or below.
+        auto: whether it may also be "auto", for a value that stage tune finds; see conditioning.resolved.
     """
-    bounds = {"choices": choices, "least": least, "above": above, "most": most, "below": below}
+    bounds = {"choices": choices, "least": least, "above": above, "most": most, "below": below, "auto": auto or None}
     return dataclasses.field(default=default, metadata={key: one for key, one in bounds.items() if one is not None})
 
 
@@ -40,6 +42,8 @@ class Config:
         types = typing.get_type_hints(type(self))
         for field in dataclasses.fields(self):
             wanted, value = types[field.name], getattr(self, field.name)
+            if value == AUTO and "auto" in field.metadata:
+                continue
             if missed := _missed(wanted, field.metadata, value):
                 raise InputError(f"{field.name}: got {value!r}; wanted {missed}")
             object.__setattr__(self, field.name, _as_declared(wanted, value))
@@ -73,13 +77,15 @@ def ablation(model, name, row):
 
 def _read(config, model, settings):
     types, values = typing.get_type_hints(config), {}
+    automatic = {field.name for field in dataclasses.fields(config) if "auto" in field.metadata}
     for key, value in settings.items():
         if key not in types:
             raise InputError(f"{key}: {model} has no such setting; {did_you_mean(key, sorted(types), every=True)}")
         try:
-            values[key] = _typed(types[key], value)
+            values[key] = AUTO if value == AUTO and key in automatic else _typed(types[key], value)
         except (ValueError, TypeError, KeyError, OverflowError):
-            raise InputError(f"{key}: got {value!r}; wanted {_named(types[key])}") from None
+            wanted = _named(types[key]) + (f", or {AUTO}" if key in automatic else "")
+            raise InputError(f"{key}: got {value!r}; wanted {wanted}") from None
     return values
 
 

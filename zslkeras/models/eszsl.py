@@ -23,7 +23,7 @@ from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import SCALINGS, FeatureScaling
 
 _ROWS = 2048  # rows scaled at a time
-_TRIED = tuple(kind for kind in SCALINGS if kind != "centred")  # its one factor would only rescale gamma
+_TRIED = ("none", "l2", "centred_l2", "standard", "minmax")  # "centred" would only rescale gamma
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import Config, setting
+from zslkeras.models.conditioning import BesideConfig
+from zslkeras.models.config import setting
 from zslkeras.models.layers import (
     NORM_FLOOR,
     SCALINGS,
@@ -47,13 +48,13 @@ _dense = functools.partial(dense, dtype="float32")
 
 
 @dataclasses.dataclass(frozen=True)
-class JLAFConfig(Config):
-    alpha: float = setting(0.5, least=0)  # of L_MA, Sec. 4.1
+class JLAFConfig(BesideConfig):
+    alpha: float = setting(5.0, least=0)  # of L_MA, Sec. 4.1
     eta: float = setting(1.0, least=0)  # of L_SR, Sec. 4.1
     coupled: bool = True  # g = h_d, Eq. (7); without it g is another layer, Fig. 2b
     # Not in the paper.
     # Sec. 4.1; "tanh" has no part that is the same for all classes.
-    encoder_activation: str = setting("sigmoid", choices=("sigmoid", "tanh", "linear"))
+    encoder_activation: str = setting("tanh", choices=("sigmoid", "tanh", "linear"))
     hidden: int | None = setting(None, least=1)  # "one hidden layer" is the latent: None; a width adds a linear layer
     normalize: bool = True  # each region to unit length over its channels
     sharpness: float = setting(1.0, least=0)  # the factor of X'H in Eq. (3)
@@ -63,14 +64,16 @@ class JLAFConfig(Config):
     reduction: str = setting("mean", choices=("mean", "sum"))  # of Eq. (5) and (6); "sum" over entries as printed
     # The classes in Eq. (6), "all" as printed; "seen" reads no unseen embedding.
     reconstructed: str = setting("all", choices=("all", "seen"))
-    region_dropout: float = setting(0.0, least=0, below=1)  # the chance that training skips a region
-    region_power: float = setting(1.0, above=0)  # exponent of channels, signs are kept; 0.5 evens out strong channels
-    region_scaling: str = setting("none", choices=SCALINGS)  # of channels, after the power, fitted on training rows
-    embedding_scaling: str = setting("none", choices=SCALINGS)  # of class embeddings, fitted on the seen classes
-    learning_rate: float = setting(1e-3, above=0)
+    region_dropout: float = setting(0.5, least=0, below=1)  # the chance that training skips a region
+    region_power: float = setting(0.5, above=0)  # exponent of channels, signs are kept; 0.5 evens out strong channels
+    # Of channels, after the power, fitted on training rows.
+    region_scaling: str = setting("centred_l2", choices=SCALINGS, auto=True)
+    # Of class embeddings, fitted on the seen classes.
+    embedding_scaling: str = setting("centred_l2", choices=SCALINGS, auto=True)
+    learning_rate: float = setting(3e-3, above=0)
     weight_decay: float = setting(0.0, least=0)  # decoupled
     batch_size: int = setting(64, least=1)
-    epochs: int = setting(30, least=1)
+    epochs: int = setting(12, least=1)
     sampler: str = setting("plain", choices=SAMPLERS)
     patience: int | None = setting(10, least=1)
 
@@ -128,6 +131,7 @@ class JLAF(ZeroShotModel):
         "without_ma": {"alpha": 0.0},
         "uncoupled": {"coupled": False},
         "printed": {
+            "closed_form": 0.0,
             "alpha": 0.5,
             "eta": 1.0,
             "hidden": None,
@@ -220,7 +224,7 @@ class JLAF(ZeroShotModel):
             sharpness=self.sharpness,
         )
 
-    def score_classes(self, inputs, class_embeddings):
+    def own_scores(self, inputs, class_embeddings):
         """s of Eq. (8)."""
         regions, factors = self._regions(inputs)
         decoded = self._decode(regions, factors)

@@ -10,6 +10,7 @@ from zslkeras.names import SCALINGS
 NORM_FLOOR = 1e-12  # shorter vectors count as zero
 VARIANCE_EPSILON = 1e-5  # of every normalisation, as in most published code; Keras has 1e-3
 _ROWS = 4096  # rows read at a time while fitting
+_ROOT = "root_"
 
 
 def l2_normalize(vectors):
@@ -17,6 +18,11 @@ def l2_normalize(vectors):
     # Its epsilon is a floor of the squared norm: the default of 1e-12 would shrink rows shorter than 1e-6.
     unit = tf.math.l2_normalize(vectors, axis=-1, epsilon=NORM_FLOOR**2)
     return tf.where(tf.reduce_any(vectors != 0, axis=-1, keepdims=True), unit, tf.zeros_like(unit))
+
+
+def root(features):
+    """The square root of each feature's size, with its sign. It has no gradient at zero, where it would be infinite."""
+    return tf.sign(features) * tf.sqrt(tf.maximum(tf.abs(features), NORM_FLOOR))
 
 
 def inverse_norm(squares):
@@ -77,13 +83,15 @@ class FeatureScaling(keras.layers.Layer):
     Kinds: "none"; "l2", rows of unit norm; "centred", minus the training mean, then one factor for all features that
     makes the root mean square of the rows' norms one; "centred_l2", unit norm, minus the training mean, unit norm
     again; "standard", zero mean and unit variance; "minmax", training rows in 0..1. "standard" and "minmax" only shift
-    a feature without spread.
+    a feature without spread. "root_..." first takes the square root of each feature and keeps its sign: the strongest
+    features then count less.
     """
 
     def __init__(self, width, dtype="float32", **kwargs):
         super().__init__(dtype=dtype, **kwargs)  # float32 in every model: small differences are what it is for
         self.width = width
-        # All kinds are one formula, norm_after((norm_before(x) - shift) * factor), so one layer can hold any of them.
+        # All kinds are one formula, norm_after((norm_before(root(x)) - shift) * factor): one layer can hold any.
+        self.root = self._state("root", (), "zeros")
         self.norm_before = self._state("norm_before", (), "zeros")
         self.shift = self._state("shift", (width,), "zeros")
         self.factor = self._state("factor", (width,), "ones")
@@ -94,6 +102,10 @@ class FeatureScaling(keras.layers.Layer):
         """Fits `kind` on `take(rows)`, read in parts, in at most two passes, in float64."""
         if kind not in SCALINGS:
             raise ValueError(f"scaling: got {kind!r}; wanted one of {', '.join(SCALINGS)}")
+        if rooted := kind.startswith(_ROOT):
+            kind, plain = kind.removeprefix(_ROOT), take
+            take = lambda rows: root(np.asarray(plain(rows), np.float64))  # noqa: E731
+        self.root.assign(float(rooted))
         centred, unit = kind == "centred_l2", kind in ("l2", "centred_l2")
         shift, factor = np.zeros(self.width), np.ones(self.width)
         if kind in ("centred", "centred_l2", "standard"):
@@ -129,6 +141,7 @@ class FeatureScaling(keras.layers.Layer):
         self.fit(kind, lambda classes: embeddings[classes], benchmark.seen_classes)
 
     def call(self, features):
+        features = tf.where(self.root > 0, root(features), features)
         features = tf.where(self.norm_before > 0, l2_normalize(features), features)
         features = (features - self.shift) * self.factor
         return tf.where(self.norm_after > 0, l2_normalize(features), features)

@@ -8,7 +8,8 @@ table has it as its second yardstick, because it takes seconds.
     P = A_K A_S' (A_S A_S' + lambda I)^-1 M                                                         [K, D]
     score = cosine of x and a row of P                                              (conditioning.ClosedForm)
 
-The scaling of features and embeddings, the whitening and lambda are chosen on stage tune.
+The scaling of features and embeddings, the whitening and lambda are chosen on stage tune. `--set kernels=0,2,5` also
+tries Gaussian kernels between class embeddings, and `--set scalings=...` other scalings.
 
 Deviations: the paper reduces features by PCA, predicts every dimension by its own support vector regression with a
 Gaussian kernel, and divides distances by the deviations within classes. Here these deviations are the whole covariance,
@@ -16,12 +17,12 @@ the regression is linear, and lengths do not count.
 """
 
 import dataclasses
-import itertools
 
+import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.conditioning import ClosedForm, Setting
+from zslkeras.models.conditioning import ClosedForm, settings
 from zslkeras.models.config import Config, setting
 from zslkeras.names import SCALINGS
 
@@ -32,12 +33,8 @@ class PrototypesConfig(Config):
     # What is added to the covariance, relative to its mean eigenvalue; 0 is no whitening.
     whitenings: tuple[float, ...] = setting((0.0, 0.1, 1.0, 8.0), least=0)
     embedding_scalings: tuple[str, ...] = setting(("l2", "centred_l2"), choices=SCALINGS)
+    kernels: tuple[float, ...] = setting((0.0,), least=0)  # widths of Gaussians; 0 is the linear kernel
     lambdas: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1, 1.0, 10.0), above=0)
-
-    def settings(self):
-        """Every combination, as `ClosedForm.fit` takes them."""
-        parts = self.scalings, self.whitenings, self.embedding_scalings, self.lambdas
-        return [Setting(*values) for values in itertools.product(*parts)]
 
 
 class Prototypes(ZeroShotModel):
@@ -50,14 +47,15 @@ class Prototypes(ZeroShotModel):
     def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
         (width,), (_, attributes) = input_shape, class_embeddings.shape
-        self.closed_form = ClosedForm(width, attributes, name="closed_form")
+        self.closed_form = ClosedForm(width, attributes, int(np.sum(np.asarray(seen_mask) > 0)), name="closed_form")
 
     def learn(self, run):
-        benchmark, settings = run.benchmark, self.config.settings()
+        benchmark, config = run.benchmark, self.config
+        parts = config.scalings, config.whitenings, config.embedding_scalings, config.kernels, config.lambdas
         labels = benchmark.labels[benchmark.train]
         classes = benchmark.class_embeddings, benchmark.seen_classes
-        with run.progress(len(settings)) as bar:
-            for one in self.closed_form.fit(settings, benchmark.take, benchmark.train, labels, *classes):
+        with run.progress(len(settings(*parts))) as bar:
+            for one in self.closed_form.fit(settings(*parts), benchmark.take, benchmark.train, labels, *classes):
                 run.score(self, dataclasses.asdict(one))
                 bar.advance()
 

@@ -6,6 +6,7 @@ so the epochs run here. Callbacks, optimizers and `train_step` are Keras' own.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import re
 import zipfile
@@ -48,7 +49,7 @@ class Run:
     `arrays` (from its verdict) and `weights` (its variables).
     """
 
-    def __init__(self, benchmark, strategy, judge, seed, path=None, epochs=None, callbacks=(), jit=False, title=""):
+    def __init__(self, benchmark, strategy, judge, seed, path=None, states=None, callbacks=(), jit=False, title=""):
         """
         Args:
             benchmark: its `train` rows are trained on.
@@ -56,7 +57,7 @@ class Run:
             judge: called with the model and the number of its state; returns a Verdict.
             seed: of the order of rows.
             path: the checkpoint file; None keeps nothing on disk.
-            epochs: how many; None for the number in the model's config.
+            states: how many to go through, where these are epochs; None for the number in the model's config.
             callbacks: Keras callbacks.
             jit: compile the step with XLA; one device only.
             title: of the progress line.
@@ -64,7 +65,7 @@ class Run:
         if jit and strategy.num_replicas_in_sync > 1:
             raise InputError(f"jit: got {strategy.num_replicas_in_sync} replicas; wanted one: XLA fails under replicas")
         self.benchmark, self.strategy, self.judge, self.seed = benchmark, strategy, judge, seed
-        self.path, self.jit, self.title, self._epochs = path, jit, title, epochs
+        self.path, self.jit, self.title, self._states = path, jit, title, states
         self.callbacks = list(callbacks)
         self.history, self.best, self.value, self.arrays, self.weights = [], None, -np.inf, {}, []
         self.finished = False
@@ -79,7 +80,11 @@ class Run:
         if self._saved:
             self._restore(model)
         steps = batches.steps_per_epoch(self.benchmark, config.batch_size)
-        epochs, first = self._epochs or config.epochs, len(self.history)
+        untrained = int(model.beside is not None)  # states before the first epoch: a closed form is worth judging
+        if untrained and not self.history:
+            self.score(model, {"epoch": 0})
+        epochs = self._states - untrained if self._states else config.epochs
+        first = len(self.history) - untrained
         span = first * steps, epochs * steps
         rows = batches.training(
             self.benchmark, strategy, config.batch_size, self.seed, config.sampler, *span, model.prepare
@@ -117,6 +122,7 @@ class Run:
                     if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
                         raise self._diverged(variable.path, f"at the end of epoch {epoch + 1}")
                 with self._averaged(model):
+                    model.settle(self.benchmark, functools.partial(batches.scoring, self.benchmark))
                     logs = self.score(model, {"epoch": epoch + 1, **losses})
                     bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
                     # Callbacks get the epoch as an argument; ModelCheckpoint fails if the logs have it too.

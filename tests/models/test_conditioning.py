@@ -1,0 +1,155 @@
+"""The closed form beside a model, its choice in stage tune, and what the model is before training."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support.tiny import tiny
+from zslkeras import protocol
+from zslkeras.benchmarks.benchmark import tune_stage
+from zslkeras.errors import InputError
+from zslkeras.models import MODELS, conditioning, presets
+from zslkeras.models.conditioning import ClosedForm, Setting
+from zslkeras.training import batches
+from zslkeras.training.machine import Machine
+
+SETTING = Setting("standard", 1.0, "l2", 2.0, 0.1)
+FOUND = {f"closed_form_{name}": value for name, value in dataclasses.asdict(SETTING).items()}
+SHORT = {"batch_size": 16, "epochs": 2, "patience": None}
+# Kind of inputs of each model that has a closed form beside it.
+BESIDE = {name: model.eats for name, model in MODELS.items() if getattr(model.Config(), "closed_form", 0)}
+
+
+def config_of(name, **overrides):
+    """Small settings, with the closed form beside the model."""
+    small = {"hidden": 8, "critic_hidden": 8, "heads": 2, "interaction": False}
+    known = {field.name for field in dataclasses.fields(MODELS[name].Config)}
+    settings = {**presets.settings("v1", name), **small, **SHORT, **FOUND, "closed_form": 2.0, **overrides}
+    return MODELS[name].Config(**{key: value for key, value in settings.items() if key in known})
+
+
+def made(name, benchmark, **overrides):
+    model = MODELS[name].for_benchmark(benchmark, config_of(name, **overrides))
+    model.compile()
+    return model
+
+
+def fitted(benchmark, setting=SETTING):
+    form = ClosedForm(16, 6, len(benchmark.seen_classes))
+    labels, classes = benchmark.labels[benchmark.train], (benchmark.class_embeddings, benchmark.seen_classes)
+    list(form.fit([setting], benchmark.take, benchmark.train, labels, *classes))
+    return form
+
+
+def test_there_is_a_closed_form_beside_four_models():
+    assert set(BESIDE) == {"aspn", "drmn", "jlaf", "msdn"}
+
+
+def test_prototypes_by_a_gaussian_kernel_equal_numpy():
+    benchmark = tiny()
+    form, new = fitted(benchmark), np.random.default_rng(1).random((3, 6))
+    unit = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)  # noqa: E731
+    seen, classes = (unit(rows) for rows in (benchmark.class_embeddings[benchmark.seen_classes], new))
+    distances = lambda one: ((one[:, None] - seen[None]) ** 2).sum(2)  # noqa: E731
+    width = 2.0 * np.median(distances(seen)[np.triu_indices(len(seen), 1)])
+    features = np.asarray(form.features(benchmark.inputs[benchmark.train]), np.float64)
+    labels = benchmark.labels[benchmark.train]
+    means = np.array([features[labels == c].mean(axis=0) for c in benchmark.seen_classes])
+    weights = np.linalg.inv(np.exp(-distances(seen) / width) + 0.1 * np.eye(len(seen))) @ means
+    expected = unit(np.exp(-distances(classes) / width) @ weights)
+    np.testing.assert_allclose(form.prototypes(new.astype(np.float32)), expected, atol=1e-4)
+
+
+def test_features_maps_and_levels_are_pooled():
+    features, maps = np.ones((2, 3), np.float32), np.random.default_rng(0).random((2, 4, 5, 3)).astype(np.float16)
+    np.testing.assert_array_equal(conditioning.pooled(features), features)
+    mean = maps.astype(np.float32).mean(axis=(1, 2))
+    np.testing.assert_allclose(conditioning.pooled(maps), mean, rtol=1e-5)
+    both = np.asarray(conditioning.pooled((maps, 2 * maps)))
+    np.testing.assert_allclose(both, np.tile(mean / np.linalg.norm(mean, axis=1, keepdims=True), 2), rtol=1e-5)
+    assert conditioning.pooled_width(((4, 5, 3), (2, 2, 7))) == 10 and conditioning.pooled_width((4, 5, 3)) == 3
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_before_training_a_model_is_its_closed_form(name):
+    benchmark = tiny(BESIDE[name])
+    model, rows = made(name, benchmark), benchmark.test_unseen
+    form = model.beside.form
+    cosines = form(conditioning.pooled(benchmark.take(rows)), benchmark.class_embeddings).numpy()
+    scores = model.score_classes(benchmark.take(rows), benchmark.class_embeddings).numpy()
+    np.testing.assert_allclose(scores, float(model.beside.form_factor) * cosines, rtol=1e-6)
+    assert float(model.beside.form_factor) > 0
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_own_scores_and_the_closed_form_are_added_in_units_of_their_spread(name):
+    benchmark = tiny(BESIDE[name])
+    model = made(name, benchmark)
+    model.settle(benchmark, functools.partial(batches.scoring, benchmark))
+    classes, rows = benchmark.class_embeddings, conditioning.measured(benchmark)
+    own, inputs = (lambda rows: np.asarray(model.own_scores(benchmark.take(rows), classes))), benchmark.take
+    form = lambda rows: np.asarray(model.beside.form(conditioning.pooled(inputs(rows)), classes))  # noqa: E731
+    spreads = [scores(rows).std(axis=1).mean() for scores in (own, form)]
+    some = benchmark.test_seen[:5]
+    expected = own(some) / spreads[0] + 2.0 * form(some) / spreads[1]
+    np.testing.assert_allclose(model.score_classes(inputs(some), classes), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_that_are_all_equal_do_not_divide_by_zero():
+    model = made("jlaf", tiny("maps"))
+    model.beside.settle(tf.zeros([4, 12]))
+    assert float(model.beside.own_factor) == 1.0
+
+
+def test_the_probe_takes_the_best_of_its_settings_and_only_in_stage_tune(monkeypatch):
+    final = tiny(classes=20, unseen=5)
+    tune = tune_stage(final)
+    worst, best = Setting("none", 0.0, "none", 0.0, 1e6), Setting("standard", 1.0, "l2", 0.0, 1e-2)
+    monkeypatch.setattr(conditioning, "_PROBED", [worst, best, dataclasses.replace(worst, whitening=50.0)])
+    assert conditioning.probe(tune) == best
+    with pytest.raises(InputError, match="^config: has auto in stage final; wanted"):
+        conditioning.probe(final)
+
+
+def test_only_what_is_auto_is_found_and_nothing_for_a_method_alone(monkeypatch):
+    monkeypatch.setattr(conditioning, "probe", lambda benchmark: SETTING)
+    config = MODELS["aspn"].Config(closed_form_ridge=3.0)
+    found = conditioning.resolved(config, None)
+    assert found == {key: value for key, value in FOUND.items() if key != "closed_form_ridge"} | {
+        "scaling": "standard",
+        "whitening": 1.0,
+    }
+    alone = MODELS["aspn"].Config(closed_form=0.0)
+    assert conditioning.resolved(alone, None) == {"scaling": "standard", "whitening": 1.0}
+    assert conditioning.resolved(MODELS["aspn"].Config(**presets.settings("v1", "aspn")), None) == {}
+
+
+class Shelf:
+    """Stands for protocol.Data: the stages of one benchmark."""
+
+    name = "tiny"
+
+    def __init__(self, final):
+        self.stages = {"final": final, "tune": tune_stage(final)}
+
+    def load(self, stage, inputs, fold=0):
+        return self.stages[stage]
+
+
+def test_what_stage_tune_found_is_kept_and_used_in_both_stages(tmp_path, monkeypatch):
+    config = config_of("jlaf", closed_form_whitening="auto", region_scaling="auto")
+    data, machine = Shelf(tiny("maps", classes=20, unseen=5)), Machine(deterministic=False)
+    experiment = protocol.Experiment("jlaf", config, data, machine, tmp_path, logs=False)
+    asked = []
+    monkeypatch.setattr(conditioning, "probe", lambda benchmark: asked.append(benchmark.stage) or SETTING)
+    choice = protocol.select(experiment, 0)
+    assert choice.found == {"closed_form_whitening": 1.0, "region_scaling": "standard"}
+    assert [state["epoch"] for state in choice.history] == [0, 1, 2] and choice.states == 3
+    finished = protocol.finish(experiment, choice)
+    assert [state["epoch"] for state in finished.history] == [0, 1, 2]
+    assert protocol.select(experiment, 1).found == choice.found and asked == ["tune"]
+    again = protocol.rebuilt(experiment, finished, data.load("final", "maps"))
+    assert again.config.region_scaling == "standard" and again.config.closed_form_whitening == 1.0
