@@ -22,6 +22,7 @@ from zslkeras.models import MODELS, conditioning
 from zslkeras.training import batches, loop, strategies
 from zslkeras.training.machine import Machine
 
+GAMMA_FOLDS = 3  # on which the closed form says how much gamma depends on the validation classes
 YARDSTICKS = ("eszsl", "prototypes")  # closed forms on pooled features, which take seconds
 
 
@@ -106,7 +107,8 @@ def select(experiment, seed, fold=0):
     experiment, found = _resolved(experiment, fold)
     run = _train(experiment, "tune", seed, fold)
     best = run.history[run.best]
-    return Choice(seed, run.best, len(run.history), best["gamma"], found, run.history)
+    gamma = _carried(experiment, best, fold)
+    return Choice(seed, run.best, len(run.history), gamma, found, run.history)
 
 
 def fixed(experiment, seed):
@@ -192,6 +194,23 @@ def _resolved(experiment, fold=0):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_json(path, found)
     return _with(experiment, found), found
+
+
+def _carried(experiment, state, fold):
+    """The gamma of the chosen state, corrected by what the closed form in the model's score has on other folds."""
+    setting = conditioning.setting_of(experiment.config, state)
+    if setting is None:
+        return state["gamma"]
+    folds = [fold, *(other for other in range(GAMMA_FOLDS) if other != fold)][:GAMMA_FOLDS]
+    path = experiment.out and experiment.out / "gammas.json"
+    key, known = f"{dataclasses.astuple(setting)} {folds}", atomic.read_json(path) if path else {}
+    if key not in known:
+        stages = (experiment.load("tune", one) for one in folds)
+        known[key] = [calibration.best_gamma(conditioning.validated(setting, stage))[0] for stage in stages]
+        if path and strategies.is_chief(experiment.strategy):
+            atomic.write_json(path, known)
+    own, *others = known[key]
+    return calibration.carried(state["gamma"], own, others)
 
 
 def _with(experiment, found):

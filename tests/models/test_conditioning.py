@@ -153,3 +153,23 @@ def test_what_stage_tune_found_is_kept_and_used_in_both_stages(tmp_path, monkeyp
     assert protocol.select(experiment, 1).found == choice.found and asked == ["tune"]
     again = protocol.rebuilt(experiment, finished, data.load("final", "maps"))
     assert again.config.region_scaling == "standard" and again.config.closed_form_whitening == 1.0
+
+
+def test_gamma_is_corrected_by_the_closed_form_on_other_folds(tmp_path, monkeypatch):
+    data, machine = Shelf(tiny("maps", classes=20, unseen=5)), Machine(deterministic=False)
+    experiment = protocol.Experiment("jlaf", config_of("jlaf"), data, machine, tmp_path, logs=False)
+    gammas, asked = iter([0.2, 0.1, 0.3, 0.9]), []
+    monkeypatch.setattr(conditioning, "validated", lambda setting, stage: asked.append(setting))
+    monkeypatch.setattr(protocol.calibration, "best_gamma", lambda outcomes: (next(gammas), 0.0))
+    state = {"gamma": 4.0}
+    assert protocol._carried(experiment, state, 0) == pytest.approx(4.0 * 0.2 / 0.2)  # the mean of the first three
+    assert asked == [SETTING] * 3
+    assert protocol._carried(experiment, {"gamma": 1.0}, 0) == pytest.approx(1.0) and len(asked) == 3  # kept
+    alone = dataclasses.replace(experiment, config=config_of("jlaf", closed_form=0.0))
+    assert protocol._carried(alone, state, 0) == 4.0 and len(asked) == 3
+
+
+def test_the_closed_form_of_a_score_is_known():
+    assert conditioning.setting_of(config_of("msdn"), {}) == SETTING
+    assert conditioning.setting_of(MODELS["prototypes"].Config(), dataclasses.asdict(SETTING)) == SETTING
+    assert conditioning.setting_of(MODELS["eszsl"].Config(), {"scaling": "l2", "gamma": 1.0}) is None

@@ -217,6 +217,26 @@ def resolved(config, benchmark):
     return {name: found[name.removeprefix("closed_form_").removeprefix("region_")] for name in automatic}
 
 
+def setting_of(config, state):
+    """The Setting of the closed form in a model's score: beside it by its config, or, of `prototypes`, in the chosen
+    state of its history; None where there is none."""
+    names = [part.name for part in dataclasses.fields(Setting)]
+    if getattr(config, "closed_form", 0.0):
+        return Setting(*(getattr(config, f"closed_form_{name}") for name in names))
+    return Setting(*(state[name] for name in names)) if set(names) <= set(state) else None
+
+
+def validated(setting, benchmark):
+    """The Outcomes of the closed form alone on the test rows of a stage."""
+    tested = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    take, labels = pooled_rows(benchmark, np.concatenate([benchmark.train, tested])), benchmark.labels
+    classes = benchmark.class_embeddings, benchmark.seen_classes
+    form = ClosedForm(pooled_width(benchmark.input_shape), classes[0].shape[1], len(classes[1]))
+    for _ in form.fit([setting], take, benchmark.train, labels[benchmark.train], *classes):
+        scores = np.concatenate([form(take(part), classes[0]) for part in np.array_split(tested, _parts_of(tested))])
+    return metrics.outcomes(scores, labels[tested], benchmark.seen_classes, benchmark.unseen_classes)
+
+
 class Beside(keras.layers.Layer):
     """Adds the scores of a closed form to a model's own, both in units of their spread over classes.
 
@@ -244,7 +264,7 @@ class Beside(keras.layers.Layer):
         """Fits the closed form on the training rows; `take` gives their features, if these are not the inputs."""
         take = take or pooled_rows(benchmark, benchmark.train)
         labels, classes = benchmark.labels[benchmark.train], (benchmark.class_embeddings, benchmark.seen_classes)
-        chosen = Setting(*(getattr(self.config, f"closed_form_{part.name}") for part in dataclasses.fields(Setting)))
+        chosen = setting_of(self.config, {})
         for _ in self.form.fit([chosen], take, benchmark.train, labels, *classes):
             scores = self.form(take(measured(benchmark)), classes[0])
             self.form_factor.assign(self.config.closed_form / _spread(scores))
@@ -262,6 +282,10 @@ def measured(benchmark):
     """Training rows that stand for all where a spread is measured, evenly spaced."""
     rows = benchmark.train
     return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int)]
+
+
+def _parts_of(rows):
+    return -(-len(rows) // _ROWS) or 1
 
 
 def _spread(scores):
