@@ -1,7 +1,8 @@
 """What `experiments.run --model NAME --describe` prints: parameters by part, and operations counted in the graphs.
 
-No data is needed: the sizes of the usual benchmarks are below. Operations are those of matrix products and
-convolutions, where a multiplication and an addition are two. Loops and elementwise work are not counted.
+Settings are those of the paper. No data is needed: the sizes of the usual benchmarks are below. Operations are those of
+matrix products and convolutions, where a multiplication and an addition are two. Loops and elementwise work are not
+counted.
 """
 
 import collections
@@ -9,9 +10,9 @@ import collections
 import numpy as np
 import tensorflow as tf
 
-from experiments import published
 from zslkeras.benchmarks import Benchmark
 from zslkeras.models import config as configs
+from zslkeras.models import presets
 
 # name: (width of an embedding, seen classes, unseen classes)
 SIZES = {
@@ -41,7 +42,7 @@ def describe(model_class, name, datasets=tuple(SIZES)):
     lines = []
     for dataset in datasets:
         sizes = SIZES[dataset]
-        config = configs.build(model_class, name, published.settings(name, dataset.split(",")[0]))
+        config = configs.build(model_class, name, presets.settings("paper", name, dataset.split(",")[0]))
         model, batch = _built(model_class, config, sizes)
         lines.append(f"\n{name} on {dataset}: {sizes[0]} numbers per class, {sizes[1]} + {sizes[2]} classes")
         parts = _parts(model)

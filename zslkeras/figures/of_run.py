@@ -173,7 +173,8 @@ def write_tsne(experiment, finished):
             # "exact" runs in one thread: fast enough for so few points, and the same on any number of cores.
             perplexity = min(PERPLEXITY, (len(rows) - 1) / 3)
             tsne = TSNE(perplexity=perplexity, init="pca", method="exact", random_state=SEED)
-            places = tsne.fit_transform(vectors)
+            alike = not np.ptp(vectors, axis=0).any()  # of a branch that was not trained: all in one place
+            places = np.zeros((len(rows), 2)) if alike else tsne.fit_transform(vectors)
             names = [benchmark.class_names[label] for label in benchmark.labels[rows]]
             points.setdefault(f"{group} classes", {})[readable(space)] = places
             classes[f"{group} classes"] = [readable(name) for name in names]
