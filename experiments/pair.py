@@ -9,8 +9,7 @@ before.
 import dataclasses
 
 from zslkeras.cli import flags
-
-_YARDSTICKS = ("eszsl", "prototypes")  # those of protocol, which needs TensorFlow
+from zslkeras.names import YARDSTICKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +18,13 @@ class Settings:
 
     runs: tuple[str, ...] = flags.flag((), "folders of finished runs, as in --runs runs/msdn-shapes")
     against: tuple[str, ...] = flags.flag(
-        ("eszsl",), f"as many other runs, paired with --runs in order; or {' or '.join(_YARDSTICKS)}"
+        ("eszsl",), f"as many other runs, paired with --runs in order; or {' or '.join(YARDSTICKS)}"
     )
     data_root: str | None = flags.flag(None, "where the data lies now, if it was moved")
 
     @property
     def with_yardstick(self):
-        return len(self.against) == 1 and self.against[0] in _YARDSTICKS
+        return len(self.against) == 1 and self.against[0] in YARDSTICKS
 
 
 def main(settings):
@@ -37,7 +36,7 @@ def main(settings):
 def _check(settings, given, arguments):
     del given, arguments
     if not settings.with_yardstick and len(settings.against) != len(settings.runs):
-        wanted = f"one for each of the {len(settings.runs)} runs, or {' or '.join(_YARDSTICKS)}"
+        wanted = f"one for each of the {len(settings.runs)} runs, or {' or '.join(YARDSTICKS)}"
         raise flags.InputError(f"--against: got {len(settings.against)} folders; wanted {wanted}")
 
 

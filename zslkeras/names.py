@@ -11,6 +11,7 @@ MODELS = {
     "msdn": ("zslkeras.models.msdn", "MSDN"),
     "prototypes": ("zslkeras.models.prototypes", "Prototypes"),
 }
+YARDSTICKS = ("eszsl", "prototypes")  # closed forms on pooled features, which take seconds: under every table
 BENCHMARKS = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")  # the field's, as their folders are called
 NEGATIVES = ("keep", "zero")  # what becomes of negative attributes
 SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax", "root_l2", "root_centred_l2", "root_standard")

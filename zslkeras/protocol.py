@@ -19,11 +19,11 @@ from zslkeras import atomic, benchmarks, cache
 from zslkeras.errors import InputError
 from zslkeras.evaluation import calibration, metrics
 from zslkeras.models import MODELS, conditioning
+from zslkeras.names import YARDSTICKS
 from zslkeras.training import batches, loop, strategies
 from zslkeras.training.machine import Machine
 
 GAMMA_FOLDS = 3  # on which the closed form says how much gamma depends on the validation classes
-YARDSTICKS = ("eszsl", "prototypes")  # closed forms on pooled features, which take seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ def select(experiment, seed, fold=0):
 def fixed(experiment, seed):
     """The Choice without any selection: the config's last epoch, gamma 0."""
     experiment, found = _resolved(experiment)
-    states = experiment.config.epochs + bool(getattr(experiment.config, "closed_form", 0.0))  # the untrained one too
+    states = experiment.config.epochs + conditioning.is_beside(experiment.config)  # the untrained one too
     return Choice(seed, states - 1, states, 0.0, found, [])
 
 
@@ -186,13 +186,21 @@ def _resolved(experiment, fold=0):
 
     They are kept in the experiment's folder: a run that goes on must not find others.
     """
+    wanted = conditioning.automatic(experiment.config)
+    if not wanted:
+        return experiment, {}
     path = experiment.out and experiment.out / (f"found-fold{fold}.json" if fold else "found.json")
     found = atomic.read_json(path) if path else {}
     if not found:
         found = conditioning.resolved(experiment.config, experiment.load("tune", fold))
-        if path and found and strategies.is_chief(experiment.strategy):
+        if path and strategies.is_chief(experiment.strategy):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_json(path, found)
+    if set(found) != set(wanted):
+        got = ", ".join(sorted(set(found) ^ set(wanted)))
+        raise InputError(
+            f"{path}: {got} is missing or too much; wanted {', '.join(wanted)}; delete it to find them anew"
+        )
     return _with(experiment, found), found
 
 

@@ -157,7 +157,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "yardsticks": {
             name: _selected([other])
             | {"best_on_test": _best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
-            for name, other in (others or {}).items()
+            for name, other in others.items()
         },
         "without_yardsticks": reason,
         "chance": {"T": 1 / len(tested) if len(tested) else None},

@@ -67,7 +67,7 @@ def test_each_run_is_paired_with_its_yardstick(args, name, paired, runs):
 
 
 def test_its_yardsticks_are_those_of_the_protocol():
-    assert pair_command._YARDSTICKS == protocol.YARDSTICKS
+    assert pair_command.YARDSTICKS == protocol.YARDSTICKS
 
 
 def test_a_run_without_pooled_features_has_no_yardstick(paired, monkeypatch):

@@ -38,9 +38,8 @@ def made(name, benchmark, **overrides):
 
 
 def fitted(benchmark, setting=SETTING):
-    form = ClosedForm(16, 6, len(benchmark.seen_classes))
-    labels, classes = benchmark.labels[benchmark.train], (benchmark.class_embeddings, benchmark.seen_classes)
-    list(form.fit([setting], benchmark.take, benchmark.train, labels, *classes))
+    form = ClosedForm.for_benchmark(benchmark)
+    list(form.fit([setting], benchmark, benchmark.take))
     return form
 
 
@@ -151,6 +150,9 @@ def test_what_stage_tune_found_is_kept_and_used_in_both_stages(tmp_path, monkeyp
     finished = protocol.finish(experiment, choice)
     assert [state["epoch"] for state in finished.history] == [0, 1, 2]
     assert protocol.select(experiment, 1).found == choice.found and asked == ["tune"]
+    (tmp_path / "found.json").write_text('{"region_scaling": "l2", "other": 1}')
+    with pytest.raises(InputError, match="found.json: closed_form_whitening, other is missing or too much; wanted"):
+        protocol.select(experiment, 0)
     again = protocol.rebuilt(experiment, finished, data.load("final", "maps"))
     assert again.config.region_scaling == "standard" and again.config.closed_form_whitening == 1.0
 

@@ -1,30 +1,17 @@
 """Prototypes against plain numpy, and their path through the settings."""
 
+import functools
 import itertools
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.reference import prototypes as reference
+from tests.support.harness import learn_path
 from tests.support.tiny import tiny
 from zslkeras.models.prototypes import Prototypes, PrototypesConfig
-from zslkeras.training.loop import Run, Verdict
 
-
-def learn(benchmark, config, look=lambda model: 0, prefer=0):
-    """The finished model, the run, and what `look` saw at each setting; the state numbered `prefer` is kept."""
-    seen = []
-
-    def judge(model, state):
-        seen.append(look(model))
-        return Verdict({"state": state}, float(state == prefer), {})
-
-    model = Prototypes.for_benchmark(benchmark, config)
-    run = Run(benchmark, tf.distribute.get_strategy(), judge, seed=0)
-    model.learn(run)
-    run.finish(model, keep_weights=True)
-    return model, run, seen
+learn = functools.partial(learn_path, Prototypes)
 
 
 def expected(benchmark, state, inputs, embeddings):

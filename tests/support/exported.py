@@ -47,7 +47,7 @@ def export_drawn(folder):
     out = folder / "run"
     experiment = protocol.Experiment("eszsl", config, data, Machine(deterministic=False), out, logs=False)
     finished = protocol.finish(experiment, protocol.select(experiment, 0))
-    runs.write_result(out, runs.result(experiment, [finished], (None, "none made"), 0.0), [finished])
+    runs.write_result(out, runs.result(experiment, [finished], ({}, "none made"), 0.0), [finished])
     return Exported(out, pictures, experiment, finished, bundle.write(experiment, finished, with_backbone=True))
 
 

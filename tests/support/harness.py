@@ -216,6 +216,20 @@ def run_of(benchmark, path=None, epochs=None, callbacks=(), judge=lambda *_: Ver
     return Run(benchmark, tf.distribute.get_strategy(), judge, 0, path, epochs, callbacks)
 
 
+def learn_path(model, benchmark, config, look=lambda model: 0, prefer=0):
+    """A closed form: the finished model, the run, and what `look` saw at each setting; state `prefer` is kept."""
+    seen = []
+
+    def judge(model, state):
+        seen.append(look(model))
+        return Verdict({"state": state}, float(state == prefer), {})
+
+    made, run = model.for_benchmark(benchmark, config), run_of(benchmark, judge=judge)
+    made.learn(run)
+    run.finish(made, keep_weights=True)
+    return made, run, seen
+
+
 # Scores.
 
 

@@ -228,7 +228,7 @@ class ZeroShotModel(keras.Model):
 
     def _closed_form(self):
         """The closed form that the config puts beside the method, or None."""
-        if not getattr(self.config, "closed_form", 0.0):
+        if not conditioning.is_beside(self.config):
             return None
         seen = int(np.count_nonzero(keras.ops.convert_to_numpy(self.seen_mask)))
         return conditioning.Beside(self.config, self.row_shape, self.class_embeddings.shape[1], seen, name="beside")

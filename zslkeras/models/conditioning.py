@@ -18,6 +18,7 @@ from zslkeras.models.layers import FeatureScaling, Whitening, l2_normalize
 from zslkeras.names import AUTO, SCALINGS
 
 _ROWS = 2048  # rows brought into the space at a time
+_PREFIX = "closed_form_"  # of a Setting's parts in a config
 _MEASURED = 256  # rows whose scores tell their spread
 
 
@@ -83,17 +84,21 @@ class ClosedForm(keras.layers.Layer):
         self.matrix = self.add_weight(shape=(seen, width), name="matrix", **state)  # (k + lambda I)^-1 M
         self.built = True
 
-    def fit(self, settings, take, rows, labels, class_embeddings, seen_classes):
-        """Fits each of `settings` in turn, and yields it while the layer holds it.
+    @classmethod
+    def for_benchmark(cls, benchmark):
+        """One of the sizes of a stage, not fitted."""
+        attributes = benchmark.class_embeddings.shape[1]
+        return cls(pooled_width(benchmark.input_shape), attributes, len(benchmark.seen_classes))
+
+    def fit(self, settings, benchmark, take):
+        """Fits each of `settings` in turn on the training rows, and yields it while the layer holds it.
 
         Args:
             settings: list of Setting. What is equal in neighbours is fitted once.
+            benchmark: the stage.
             take: row ids -> [n, D].
-            rows: [N] ids of the training rows.
-            labels: [N] their classes.
-            class_embeddings: [C, A].
-            seen_classes: [S] ids.
         """
+        rows, labels = benchmark.train, benchmark.labels[benchmark.train]
         scaled = lambda some: self.scaling(np.asarray(take(some), np.float32))  # noqa: E731
         last = Setting(None, None, None, None, None)
         for one in settings:
@@ -102,11 +107,10 @@ class ClosedForm(keras.layers.Layer):
                 scatter = self.whitening.scatter(scaled, rows, labels)
             if new_scaling or one.whitening != last.whitening:
                 self.whitening.set(scatter, one.whitening)
-                means = self._class_means(take, rows, labels, seen_classes)
+                means = self._class_means(take, rows, labels, benchmark.seen_classes)
             if one.embedding_scaling != last.embedding_scaling:
-                embeddings = lambda classes: class_embeddings[classes]  # noqa: E731
-                self.embedding_scaling.fit(one.embedding_scaling, embeddings, seen_classes)
-                self.centres.assign(self.embedding_scaling(class_embeddings[seen_classes]))
+                self.embedding_scaling.fit_classes(one.embedding_scaling, benchmark)
+                self.centres.assign(self.embedding_scaling(benchmark.class_embeddings[benchmark.seen_classes]))
                 distances = np.asarray(_squared_distances(self.centres, self.centres))
             if one.kernel:
                 self.kernel_width.assign(one.kernel * np.median(distances[np.triu_indices(len(distances), 1)]))
@@ -178,16 +182,14 @@ def probe(benchmark):
     if benchmark.stage != "tune":
         wanted = "what conditioning.resolved finds in stage tune"
         raise InputError(f"config: has {AUTO} in stage {benchmark.stage}; wanted {wanted}")
-    tested = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
-    take, labels = pooled_rows(benchmark, np.concatenate([benchmark.train, tested])), benchmark.labels
-    classes = benchmark.class_embeddings, benchmark.seen_classes
-    form = ClosedForm(pooled_width(benchmark.input_shape), classes[0].shape[1], len(classes[1]))
+    form, take, tested = _unfitted(benchmark)
+    labels, classes = benchmark.labels[tested], benchmark.class_embeddings
     best, highest, space = None, -np.inf, None
-    for one in form.fit(_PROBED, take, benchmark.train, labels[benchmark.train], *classes):
+    for one in form.fit(_PROBED, benchmark, take):
         if space != (one.scaling, one.whitening):
             features, space = form.features(take(tested)), (one.scaling, one.whitening)
-        scores = tf.matmul(features, form.prototypes(classes[0]), transpose_b=True).numpy()
-        area = metrics.evaluate(scores, labels[tested], benchmark.seen_classes, benchmark.unseen_classes)["AUSUC"]
+        scores = tf.matmul(features, form.prototypes(classes), transpose_b=True).numpy()
+        area = metrics.evaluate(scores, labels, benchmark.seen_classes, benchmark.unseen_classes)["AUSUC"]
         if area > highest:
             best, highest = one, area
     return best
@@ -206,35 +208,46 @@ class BesideConfig(Config):
     closed_form_ridge: float = setting(AUTO, above=0, auto=True)
 
 
+def is_beside(config):
+    """Whether a config puts a closed form beside its model."""
+    return getattr(config, "closed_form", 0.0) > 0
+
+
+def automatic(config):
+    """The names of the settings that are "auto" and have a meaning."""
+    names = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == AUTO]
+    return [name for name in names if is_beside(config) or not name.startswith(_PREFIX)]
+
+
 def resolved(config, benchmark):
-    """{field: value} for each field of a config that is "auto": what `probe` chooses in stage "tune"."""
-    automatic = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == AUTO]
-    if not getattr(config, "closed_form", 0.0):
-        automatic = [name for name in automatic if not name.startswith("closed_form_")]
-    if not automatic:
-        return {}
-    found = dataclasses.asdict(probe(benchmark))
-    return {name: found[name.removeprefix("closed_form_").removeprefix("region_")] for name in automatic}
+    """{setting: value} for each of `automatic`: what `probe` chooses in stage "tune"."""
+    names = automatic(config)
+    found = dataclasses.asdict(probe(benchmark)) if names else {}
+    return {name: found[name.removeprefix(_PREFIX).removeprefix("region_")] for name in names}
 
 
 def setting_of(config, state):
     """The Setting of the closed form in a model's score: beside it by its config, or, of `prototypes`, in the chosen
     state of its history; None where there is none."""
     names = [part.name for part in dataclasses.fields(Setting)]
-    if getattr(config, "closed_form", 0.0):
-        return Setting(*(getattr(config, f"closed_form_{name}") for name in names))
+    if is_beside(config):
+        return Setting(*(getattr(config, _PREFIX + name) for name in names))
     return Setting(*(state[name] for name in names)) if set(names) <= set(state) else None
 
 
 def validated(setting, benchmark):
     """The Outcomes of the closed form alone on the test rows of a stage."""
+    form, take, tested = _unfitted(benchmark)
+    for _ in form.fit([setting], benchmark, take):
+        scores = form(take(tested), benchmark.class_embeddings).numpy()
+    return metrics.outcomes(scores, benchmark.labels[tested], benchmark.seen_classes, benchmark.unseen_classes)
+
+
+def _unfitted(benchmark):
+    """A ClosedForm for a stage, `take` of its training and test rows, and the test rows."""
     tested = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
-    take, labels = pooled_rows(benchmark, np.concatenate([benchmark.train, tested])), benchmark.labels
-    classes = benchmark.class_embeddings, benchmark.seen_classes
-    form = ClosedForm(pooled_width(benchmark.input_shape), classes[0].shape[1], len(classes[1]))
-    for _ in form.fit([setting], take, benchmark.train, labels[benchmark.train], *classes):
-        scores = np.concatenate([form(take(part), classes[0]) for part in np.array_split(tested, _parts_of(tested))])
-    return metrics.outcomes(scores, labels[tested], benchmark.seen_classes, benchmark.unseen_classes)
+    take = pooled_rows(benchmark, np.concatenate([benchmark.train, tested]))
+    return ClosedForm.for_benchmark(benchmark), take, tested
 
 
 class Beside(keras.layers.Layer):
@@ -260,13 +273,11 @@ class Beside(keras.layers.Layer):
         self.own_factor = self.add_weight(shape=(), initializer="zeros", trainable=False, name="own_factor")
         self.built = True
 
-    def fit(self, benchmark, take=None):
-        """Fits the closed form on the training rows; `take` gives their features, if these are not the inputs."""
-        take = take or pooled_rows(benchmark, benchmark.train)
-        labels, classes = benchmark.labels[benchmark.train], (benchmark.class_embeddings, benchmark.seen_classes)
-        chosen = setting_of(self.config, {})
-        for _ in self.form.fit([chosen], take, benchmark.train, labels, *classes):
-            scores = self.form(take(measured(benchmark)), classes[0])
+    def fit(self, benchmark):
+        """Fits the closed form on the training rows."""
+        take = pooled_rows(benchmark, benchmark.train)
+        for _ in self.form.fit([setting_of(self.config, {})], benchmark, take):
+            scores = self.form(take(measured(benchmark)), benchmark.class_embeddings)
             self.form_factor.assign(self.config.closed_form / _spread(scores))
 
     def settle(self, own_scores):
@@ -282,10 +293,6 @@ def measured(benchmark):
     """Training rows that stand for all where a spread is measured, evenly spaced."""
     rows = benchmark.train
     return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int)]
-
-
-def _parts_of(rows):
-    return -(-len(rows) // _ROWS) or 1
 
 
 def _spread(scores):

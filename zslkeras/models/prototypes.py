@@ -52,10 +52,9 @@ class Prototypes(ZeroShotModel):
     def learn(self, run):
         benchmark, config = run.benchmark, self.config
         parts = config.scalings, config.whitenings, config.embedding_scalings, config.kernels, config.lambdas
-        labels = benchmark.labels[benchmark.train]
-        classes = benchmark.class_embeddings, benchmark.seen_classes
-        with run.progress(len(settings(*parts))) as bar:
-            for one in self.closed_form.fit(settings(*parts), benchmark.take, benchmark.train, labels, *classes):
+        combinations = settings(*parts)
+        with run.progress(len(combinations)) as bar:
+            for one in self.closed_form.fit(combinations, benchmark, benchmark.take):
                 run.score(self, dataclasses.asdict(one))
                 bar.advance()
 
