@@ -5,7 +5,7 @@ import pathlib
 from experiments import published, report
 from zslkeras import atomic, protocol, runs
 from zslkeras.errors import InputError
-from zslkeras.evaluation import metrics, uncertainty
+from zslkeras.evaluation import metrics, tables, uncertainty
 from zslkeras.models import MODELS
 from zslkeras.training import strategies
 
@@ -27,7 +27,7 @@ def compare(settings):
     for other in others:
         comparisons[other] = uncertainty.versus([(outcomes[first][fold], outcomes[other][fold]) for fold in folds])
         print(f"\n{first} against {other}, paired by class, {len(folds)} folds pooled")
-        print(report.paired(comparisons[other]))
+        print(tables.paired(comparisons[other]))
     result = {"folds": list(folds), "numbers": numbers, "first": first, "versus": comparisons}
     atomic.write_json(out / "compare.json", result)
 
@@ -89,7 +89,7 @@ def pair(settings):
         rows += [(path, _numbers(mine)), (other, _numbers(its))]
     print(report.means("mean over seeds", rows))
     print(f"\nthe first of each pair against the second, paired by class, {len(paths)} pooled")
-    print(report.paired(comparison))
+    print(tables.paired(comparison))
 
 
 def _yardstick(name, run):

@@ -1,13 +1,12 @@
 """The text that a run prints: a heading before it, and tables after it."""
 
-from zslkeras import protocol
 from zslkeras.evaluation.metrics import METRICS, summaries
+from zslkeras.evaluation.tables import grid, in_words, known, label, paired, percent, percents
+from zslkeras.names import YARDSTICKS
 
 LEGEND = """\
 T: unseen images among unseen classes. U, S, H: unseen and seen images among all classes, and their harmonic mean,
 at the gamma chosen on validation. U0, S0, H0: at gamma 0. AUSUC: area under the curve of S and U over all gammas."""
-
-_WIDTH, _CELL = 34, 10  # least width of a name, and of a cell, in letters
 
 
 def heading(model, benchmark):
@@ -32,28 +31,40 @@ def table(result, ablation=None):
     where = result["dataset"] + (f", {result['features']}" if result["features"] else "")
     rows = [("selected on validation" if result["selected_on_validation"] else "not selected", percents(selected))]
     if len(seeds) > 1:
-        rows.append(("  std over seeds", [_percent(selected[m]["std"]) for m in METRICS]))
-    for kind, label in (("rows", "  95 % over images"), ("classes", "  95 % over classes")):
-        rows.append((label, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
+        rows.append(("  std over seeds", [percent(selected[m]["std"]) for m in METRICS]))
+    for kind, title in (("rows", "  95 % over images"), ("classes", "  95 % over classes")):
+        rows.append((title, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
     rows.append(("best on test, as papers report", percents(result["best_on_test"])))
+    if start := result["start"]:
+        rows.append(("its untrained start, the closed form", percents(start)))
     for name, one in yardsticks.items():
-        rows.append((f"{protocol.label(name)}, selected on validation", percents(one)))
-    rows.append(("chance", [_percent(result["chance"][m]) if m in result["chance"] else "" for m in METRICS]))
+        rows.append((f"{label(name)}, selected on validation", percents(one)))
+    rows.append(("chance", [percent(result["chance"][m]) if m in result["chance"] else "" for m in METRICS]))
     if paper := result["paper"]:
         rows.append(("the paper (its features, on test)", [f"{paper[m]:.1f}" if m in paper else "" for m in METRICS]))
     counts = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}, {classes['seen']} seen and {classes['unseen']} unseen"
     lines = ["", f"{model} on {where}: {counts} classes, percent", grid("", METRICS, rows)]
     if reason := result["without_yardsticks"]:
-        lines.append(f"not compared with {' and '.join(map(protocol.label, protocol.YARDSTICKS))}: {reason}")
-    if _percent(selected["U"]["mean"]) == "-":
+        lines.append(f"not compared with {' and '.join(map(label, YARDSTICKS))}: {reason}")
+    if percent(selected["U"]["mean"]) == "-":
         lines.append("No unseen class has a test image, so T, U, H and AUSUC are unknown.")
+    if start:
+        lines += ["", *_against(model, "its own start", start["versus"])]
+        if start["kept"]:
+            lines.append(
+                f"Closed form kept: no epoch was better on validation, in {start['kept']} of {len(seeds)} seeds."
+            )
     for name, one in yardsticks.items():
-        other = protocol.label(name, result["model"])
-        lines += ["", f"against {other}, paired by class", paired(one["versus"])]
-        lines += [_in_words(model, other, m, one["versus"][m]) for m in "TH" if _known(one["versus"][m]["difference"])]
+        lines += ["", *_against(model, label(name, result["model"]), one["versus"])]
     if "pointing" in result:
         lines += ["", "peaks of attention on the object, percent of maps", pointing(result["pointing"])]
     return "\n".join(lines)
+
+
+def _against(model, other, versus):
+    """How a model compares with another one: metric by metric, and in words."""
+    words = [in_words(model, other, m, versus[m]) for m in "TH" if known(versus[m]["difference"])]
+    return [f"against {other}, paired by class", paired(versus), *words]
 
 
 def pointing(table):
@@ -64,15 +75,10 @@ def pointing(table):
         "",
         (*states, "chance"),
         [
-            (label, [_percent(v) for v in (*(entry[s]["mean"] for s in states), entry["chance"])])
-            for label, entry in entries
+            (title, [percent(v) for v in (*(entry[s]["mean"] for s in states), entry["chance"])])
+            for title, entry in entries
         ],
     )
-
-
-def paired(comparison):
-    """One line per metric: the difference, its interval over classes, and the classes won and lost."""
-    return "\n".join(_versus(metric, entry) for metric, entry in comparison.items())
 
 
 def summary(results):
@@ -86,59 +92,11 @@ def means(title, rows):
     return grid(title, METRICS, [(name, percents(summaries(numbers))) for name, numbers in rows])
 
 
-def grid(title, columns, rows):
-    """The one table: a heading, then one line per (name, cells), with names to the left and cells to the right."""
-    width = max(_WIDTH, *(len(name) + 1 for name in (title, *(name for name, _ in rows))))
-    widths = [
-        max(_CELL, *(len(line[place]) + 1 for line in [columns, *(cells for _, cells in rows)]))
-        for place in range(len(columns))
-    ]
-    lines = [(title, columns), *rows]
-    return "\n".join(
-        (f"{name:<{width}}" + "".join(f"{cell:>{wide}}" for cell, wide in zip(cells, widths, strict=True))).rstrip()
-        for name, cells in lines
-    )
-
-
-def percents(summaries, metrics=METRICS, std=False):
-    """The mean of each metric in `summaries`, in percent, with or without its standard deviation."""
-    cells = [_percent(summaries[metric]["mean"]) for metric in metrics]
-    if not std:
-        return cells
-    return [f"{cell} +- {_percent(summaries[metric]['std'])}" for cell, metric in zip(cells, metrics, strict=True)]
-
-
-def _versus(metric, entry):
-    difference, low, high = (_percent(value, "+") for value in (entry["difference"], *entry["interval"]))
-    won, lost = entry["classes_won"], entry["classes_lost"]
-    return f"  {metric}  {difference:>6}  [{low:>6}, {high:>6}]  classes won {won}, lost {lost} of {entry['classes']}"
-
-
-def _in_words(model, other, metric, entry):
-    """How a model stands; it is ahead or behind only if the interval excludes 0."""
-    difference, (low, high) = entry["difference"], entry["interval"]
-    if low <= 0 <= high:
-        span = f"{_percent(difference, '+')} [{_percent(low)}, {_percent(high)}]"
-        return f"{model} is level with {other} in {metric} ({span})."
-    near, far = sorted((abs(low), abs(high)))
-    by = f"{_percent(abs(difference))} points [{_percent(near)}, {_percent(far)}]"
-    return f"{model} is {'ahead of' if low > 0 else 'behind'} {other} in {metric} by {by}."
-
-
 def _shape(shape):
     """(7, 7, 1280) as 7x7x1280, several of them joined by +."""
     return " + ".join(map(_shape, shape)) if isinstance(shape[0], tuple) else "x".join(map(str, shape))
 
 
-def _percent(value, sign=""):
-    return f"{100 * value:{sign}.1f}" if _known(value) else "-"
-
-
-def _known(value):
-    """False for a metric without test rows: None out of JSON, NaN before it is written."""
-    return value is not None and value == value
-
-
 def _span(interval):
-    low, high = (_percent(value).replace("100.0", "100") for value in interval)  # so that any two fit a column
+    low, high = (percent(value).replace("100.0", "100") for value in interval)  # so that any two fit a column
     return low if low == high == "-" else f"{low}-{high}"

@@ -2,15 +2,19 @@
 
 import contextlib
 import dataclasses
+import functools
+import pathlib
 import textwrap
 import time
 
 from experiments import published, report
-from zslkeras import protocol, runs
+from zslkeras import automatic, protocol, runs
 from zslkeras.errors import InputError
+from zslkeras.evaluation import tables
 from zslkeras.figures import of_run
 from zslkeras.models import MODELS
 from zslkeras.models.config import settings_text
+from zslkeras.names import AUTO
 from zslkeras.serving import bundle
 from zslkeras.training import strategies
 
@@ -37,13 +41,14 @@ class Extras:
     formats: tuple[str, ...] = ()
 
 
-def asked(name, data, overrides, machine, ablation=None):
+def asked(name, data, overrides, machine, ablation=None, minutes=None):
     """Stage tune as the model reads it, and the Experiment of each row that a command line asks for.
 
     Args:
         name: of the model.
         data, overrides, machine: groups of flags.
         ablation: a row of the paper's table, "all" of them, or None for the model as it is.
+        minutes: for one seed of all rows, or None.
     """
     model, source = MODELS[name], protocol.Data(**data.arguments())
     names = list(model.ablations) if ablation == "all" else [ablation]
@@ -51,7 +56,9 @@ def asked(name, data, overrides, machine, ablation=None):
         raise InputError(f"ablation: got all; {name} has none")
     benchmark = source.load("tune", model.eats)
     configs = {row: published.config(name, benchmark, overrides, row) for row in names}
-    experiments = {row: protocol.Experiment(name, config, source, machine.machine()) for row, config in configs.items()}
+    minutes = minutes and minutes / len(names)
+    made = functools.partial(protocol.Experiment, name, data=source, machine=machine.machine(), minutes=minutes)
+    experiments = {row: made(config) for row, config in configs.items()}
     return protocol.as_read(benchmark, configs[names[0]]), experiments
 
 
@@ -76,7 +83,9 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
     say = print if chief else (lambda *_: None)
     say(report.heading(first.model, benchmark))
     out, trained = out or runs.next_folder(stem, resume), {}
-    identity = runs.identity(first.model, first.machine, benchmark, configs, select=select)
+    # What time allowed is no part of the settings, but the numbers depend on it.
+    limits = {"select": select} | ({"minutes": first.minutes} if first.minutes else {})
+    identity = runs.identity(first.model, first.machine, benchmark, configs, **limits)
     with (
         strategies.watched(first.machine.strategy),
         runs.opened(out, identity, resume) if chief else contextlib.nullcontext(),
@@ -84,15 +93,57 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
         for row, experiment in experiments.items():
             experiment = dataclasses.replace(experiment, out=out / row if len(experiments) > 1 else out)
             say(textwrap.fill(f"{row or first.model}: {settings_text(experiment.config)}", 118, subsequent_indent="  "))
-            began, finished = time.monotonic(), []
-            for seed in range(seeds or MODELS[first.model].default_seeds):
-                choice = protocol.fixed(experiment, seed) if select == "fixed" else protocol.select(experiment, seed)
+            began, finished, count = time.monotonic(), [], seeds or MODELS[first.model].default_seeds
+            for seed in range(count):
+                expect = None if seed else functools.partial(_say_expected, say, count)
+                if select == "fixed":
+                    choice = protocol.fixed(experiment, seed)
+                else:
+                    choice = protocol.select(experiment, seed, expect=expect)
+                if choice.found and not seed:
+                    say(textwrap.fill(f"found in stage tune: {_text(choice.found)}", 118, subsequent_indent="  "))
                 finished.append(protocol.finish(experiment, choice))
             trained[row] = experiment, finished, time.monotonic() - began
         strategies.finish(first.strategy)
     if chief:
         _conclude(out, trained, benchmark.name, extras)
     return out
+
+
+def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, extras=Extras()):
+    """Compares all models in stage tune, trains the best one in stage final, writes its result, and prints it.
+
+    Args:
+        data, machine: groups of flags.
+        minutes: for the comparison and the final training of one seed; None for the usual time.
+        weights: of backbones, or None.
+        out, seeds, resume, extras: as of `train`.
+    """
+    source, machine, began = protocol.Data(**data.arguments()), machine.machine(), time.monotonic()
+    minutes, benchmark = minutes or automatic.MINUTES, automatic.any_stage(source)
+    stem = pathlib.Path("runs") / f"{AUTO}-{benchmark.name.lower()}"
+    out = pathlib.Path(out) if out else runs.next_folder(stem, resume)
+    print(report.heading(AUTO, benchmark))
+    identity = runs.identity(AUTO, machine, benchmark, {}, minutes=minutes, weights=weights)
+    with runs.opened(out, identity, resume):
+        found = automatic.compare(source, machine, minutes, 0, out, print, weights)
+        print("", found.table, "", found.verdict, sep="\n")
+        experiment, choices = found.best, [found.choice]
+        count = seeds or MODELS[experiment.model].default_seeds
+        choices += [protocol.select(experiment, seed) for seed in range(1, count)]
+        finished = [protocol.finish(experiment, choice) for choice in choices]
+    _conclude(out, {None: (experiment, finished, time.monotonic() - began)}, benchmark.name, extras)
+    return out
+
+
+def _say_expected(say, seeds, tune, final):
+    """Says how long a run takes, when that is known."""
+    whole = tables.duration(seeds * (tune + final))
+    say(f"at most about {whole}: {seeds} seed{'s' if seeds > 1 else ''} of {tables.duration(tune + final)} each")
+
+
+def _text(settings):
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def require_able(name, extras):

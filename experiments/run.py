@@ -9,13 +9,17 @@ import pathlib
 
 from zslkeras.cli import flags
 from zslkeras.models import MODELS
+from zslkeras.names import AUTO
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The run"""
 
-    model: str | None = flags.model()
+    model: str | None = flags.model((*MODELS, AUTO))
+    minutes: float | None = flags.flag(
+        None, "end training in good order after this time, for all seeds; with --model auto, 10 if not given", least=0.1
+    )
     seeds: int | None = flags.flag(None, "how many seeds to average over; the model's default if not given", least=1)
     select: str = flags.flag(
         "val", "choose on validation classes, or train --epochs and choose nothing", choices=("val", "fixed")
@@ -50,20 +54,36 @@ def main(settings):
         weights=settings.overrides.weights,
         formats=settings.exported.formats,
     )
+    if settings.model == AUTO:
+        asked = settings.data, settings.machine, settings.minutes, settings.overrides.weights
+        rows.train_best(*asked, settings.out, settings.seeds, settings.resume, extras)
+        return
     rows.require_able(settings.model, extras)
     overrides = settings.overrides
     if settings.exported.with_backbone and not hasattr(MODELS[settings.model].Config, "weights"):
         overrides = dataclasses.replace(overrides, weights=None)  # here they belong to the export's front end
-    benchmark, experiments = rows.asked(settings.model, settings.data, overrides, settings.machine, settings.ablation)
+    seeds = settings.seeds or MODELS[settings.model].default_seeds
+    minutes = settings.minutes and settings.minutes / seeds
+    asked = settings.model, settings.data, overrides, settings.machine, settings.ablation, minutes
+    benchmark, experiments = rows.asked(*asked)
     parts = (settings.model, benchmark.name, settings.data.features, settings.ablation)
     stem = pathlib.Path("runs") / "-".join(str(part).lower() for part in parts if part)
     out = settings.out and pathlib.Path(settings.out)
-    rows.train(benchmark, experiments, out, stem, settings.seeds, settings.select, settings.resume, extras)
+    rows.train(benchmark, experiments, out, stem, seeds, settings.select, settings.resume, extras)
 
 
 def _check(settings, given, arguments):
-    del settings, arguments
+    del arguments
     flags.part_of("export", given, "with_backbone", "formats")
+    if settings.model == AUTO:
+        acts = {"model", "minutes", "seeds", "out", "resume", "export", "with_backbone", "weights"}
+        acts |= {*flags.names_of(flags.Data), *flags.names_of(flags.Machine)}
+        if other := sorted(given - acts):
+            raise flags.InputError(
+                f"--{other[0]}: got it with --model {AUTO}, which takes every model as it is; wanted a model"
+            )
+        if settings.machine.strategy == "multiworker":
+            raise flags.InputError(f"--strategy: got multiworker with --model {AUTO}; wanted default or mirrored")
 
 
 COMMAND = flags.Command(

@@ -13,7 +13,7 @@ from experiments import report, rows
 from tuning import search, spaces
 from zslkeras import atomic, protocol, runs
 from zslkeras.errors import Failed, InputError
-from zslkeras.evaluation import metrics
+from zslkeras.evaluation import metrics, tables
 from zslkeras.figures import plots
 from zslkeras.models import MODELS
 from zslkeras.models import config as configs
@@ -172,20 +172,20 @@ def _score(record, objective):
 def _table(scored, symbols):
     lines = [
         [
-            *report.percents(one["numbers"], _SHOWN),
+            *tables.percents(one["numbers"], _SHOWN),
             *(f"{one['values'][s]:.4g}" for s in symbols),
             f"{one['seconds']:.1f}",
         ]
         for one in scored
     ]
-    return report.grid(
+    return tables.grid(
         "trial", [*_SHOWN, *symbols, "seconds"], [(one["trial"], line) for one, line in zip(scored, lines, strict=True)]
     )
 
 
 def _side_by_side(validation, test):
     lines = [("validation classes, searched on", validation), ("test classes, one look", test)]
-    return report.grid("the winner, percent", _SHOWN, [(name, report.percents(one, _SHOWN)) for name, one in lines])
+    return tables.grid("the winner, percent", _SHOWN, [(name, tables.percents(one, _SHOWN)) for name, one in lines])
 
 
 def _draw_search(out, model, objective, records, scored):
@@ -220,8 +220,8 @@ def _draw_sweep(settings, out, symbol, experiments, known):
         except Failed as error:
             table[value] = {metric: {"mean": np.nan, "std": np.nan, "values": []} for metric in metrics.METRICS}
             print(f"{symbol}={value} failed: {error}", file=sys.stderr, flush=True)
-    lines = [(value, report.percents(numbers, _SHOWN, std=True)) for value, numbers in table.items()]
-    print("", report.grid(symbol, _SHOWN, lines), sep="\n")
+    lines = [(value, tables.percents(numbers, _SHOWN, std=True)) for value, numbers in table.items()]
+    print("", tables.grid(symbol, _SHOWN, lines), sep="\n")
     curves = {
         m: ([row[m]["mean"] for row in table.values()], [row[m]["std"] for row in table.values()]) for m in _SHOWN
     }

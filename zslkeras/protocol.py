@@ -49,6 +49,8 @@ class Experiment:
         machine: what it is trained on.
         out: the folder for its files; None to keep none.
         logs: whether to write logs for TensorBoard.
+        minutes: for both stages of a seed; training ends before it would take longer, but for its first epoch where
+            that alone takes longer. None for no limit.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Experiment:
     machine: Machine = Machine()
     out: pathlib.Path | None = None
     logs: bool = True
+    minutes: float | None = None
 
     @property
     def strategy(self):
@@ -78,6 +81,8 @@ class Choice:
         gamma: of calibrated stacking.
         found: {setting: value} of those that the config leaves to stage tune; see conditioning.resolved.
         history: the numbers of each state on the validation classes; empty if nothing was selected.
+        outcomes: of the state on the validation classes; None if nothing was selected.
+        start_gamma: gamma of the untrained state, where that is worth comparing.
     """
 
     seed: int
@@ -86,6 +91,8 @@ class Choice:
     gamma: float
     found: dict
     history: list
+    outcomes: metrics.Outcomes | None = dataclasses.field(default=None, compare=False, repr=False)
+    start_gamma: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +103,27 @@ class Finished:
     outcomes: metrics.Outcomes
     history: list
     weights: list  # of the chosen state; `rebuilt` makes the model from them
+    start: metrics.Outcomes | None = None  # of the untrained state, where a closed form makes that worth comparing
 
 
-def select(experiment, seed, fold=0):
+def select(experiment, seed, fold=0, expect=None):
     """Trains in stage tune; chooses the state with the highest AUSUC, and its gamma with the highest H.
 
     AUSUC covers all gammas, so the state and its gamma are not chosen by the same maximum. docs/notes/eszsl.md
     compares this with choosing the state by H.
+
+    Args:
+        experiment: what is trained.
+        seed: of the draws.
+        fold: which draw of validation classes.
+        expect: called once, after some steps, with the seconds that stage tune and stage final will take at most; what
+            it raises ends the training.
     """
     experiment, found = _resolved(experiment, fold)
-    run = _train(experiment, "tune", seed, fold)
-    best = run.history[run.best]
-    gamma = _carried(experiment, best, fold)
-    return Choice(seed, run.best, len(run.history), gamma, found, run.history)
+    run = _train(experiment, "tune", seed, fold, expect=expect)
+    gamma = _carried(experiment, run.history[run.best], fold)
+    start_gamma = _carried(experiment, run.history[0], fold) if run.start else 0.0
+    return Choice(seed, run.best, len(run.history), gamma, found, run.history, _unpack(run.arrays), start_gamma)
 
 
 def fixed(experiment, seed):
@@ -121,12 +136,21 @@ def fixed(experiment, seed):
 def finish(experiment, choice):
     """Trains in stage final as `choice` says, and judges every state on the published test rows."""
     run = _train(_with(experiment, choice.found), "final", choice.seed, choice=choice)
-    return Finished(choice, _unpack(run.arrays), run.history, run.weights)
+    start = _unpack(run.start) if run.start else None
+    return Finished(choice, _unpack(run.arrays), run.history, run.weights, start)
 
 
 def as_read(benchmark, config):
     """A benchmark as a model with this config reads it: image files are decoded for its `image_size`."""
     return benchmarks.decoded(benchmark, config.image_size) if benchmark.kind == "images" else benchmark
+
+
+def untrained(finished):
+    """A Finished as it would be without training; None where the untrained state has no closed form."""
+    if finished.start is None:
+        return None
+    choice = dataclasses.replace(finished.choice, state=0, gamma=finished.choice.start_gamma)
+    return dataclasses.replace(finished, choice=choice, outcomes=finished.start)
 
 
 def published(experiment):
@@ -175,12 +199,6 @@ def yardsticks(experiment, finished):
     return found, None
 
 
-def label(yardstick, model=None):
-    """The name of a yardstick in tables and figures, told apart from other settings of the same `model`."""
-    name = {"eszsl": "ESZSL"}.get(yardstick, yardstick)
-    return f"default {name}" if yardstick == model else name
-
-
 def _resolved(experiment, fold=0):
     """The experiment with all settings known, and {setting: value} of those that stage tune had to find.
 
@@ -225,7 +243,7 @@ def _with(experiment, found):
     return dataclasses.replace(experiment, config=dataclasses.replace(experiment.config, **found))
 
 
-def _train(experiment, stage, seed, fold=0, choice=None):
+def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
     """Trains one seed in one stage, from its checkpoint if there is one."""
     strategy, benchmark = experiment.strategy, experiment.load(stage, fold)
     name = f"seed{seed}-{stage}" + (f"-fold{fold}" if fold else "")
@@ -243,6 +261,8 @@ def _train(experiment, stage, seed, fold=0, choice=None):
         callbacks=_callbacks(experiment, name, selecting=choice is None),
         jit=experiment.machine.jit,
         title=f"{experiment.model} {name}",
+        limit=60 * experiment.minutes / (1 + _final(benchmark)) if experiment.minutes and stage == "tune" else None,
+        expect=expect and (lambda seconds: expect(seconds, seconds * _final(benchmark))),
     )
     if run.finished:
         return run
@@ -251,6 +271,11 @@ def _train(experiment, stage, seed, fold=0, choice=None):
     model.learn(run)
     run.finish(model, keep_weights=choice is not None)
     return run
+
+
+def _final(tune):
+    """How long stage final takes, in units of stage tune: it trains on all rows that tune trains or tests on."""
+    return 1 + (len(tune.test_seen) + len(tune.test_unseen)) / len(tune.train)
 
 
 def _made(experiment, benchmark, seed):

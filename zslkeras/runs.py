@@ -145,7 +145,8 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
     benchmark = protocol.published(experiment)
     others, reason = yardsticks
     ours = [protocol.scored(one) for one in finished]
-    tested = np.unique(benchmark.labels[benchmark.test_unseen])
+    starts = [start for start in map(protocol.untrained, finished) if start]
+    unseen = len(benchmark.unseen_classes) if len(benchmark.test_unseen) else 0
     return {
         "model": experiment.model,
         "dataset": experiment.data.name,
@@ -154,13 +155,20 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
         "best_on_test": _best_on_test(finished),
+        "start": _selected(starts)
+        | {
+            "versus": uncertainty.versus([(ours, list(map(protocol.scored, starts)))]),
+            "kept": sum(one.choice.state == 0 for one in finished),
+        }
+        if starts
+        else None,
         "yardsticks": {
             name: _selected([other])
             | {"best_on_test": _best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
             for name, other in others.items()
         },
         "without_yardsticks": reason,
-        "chance": {"T": 1 / len(tested) if len(tested) else None},
+        "chance": {"T": 1 / unseen if unseen else None},
         "paper": paper,
         "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
         "gamma": [one.choice.gamma for one in finished],
@@ -170,7 +178,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "config": dataclasses.asdict(experiment.config),
         "data": dataclasses.asdict(experiment.data),
         "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
-        "commit": _commit(),
+        "commit": commit(),
         "dataset_digest": benchmark.digest,
         "wall_seconds": round(seconds, 1),
     }
@@ -206,7 +214,7 @@ def _paper_rule(rule, finished):
     return rule | {metric: columns[metric] for metric in ("U", "S", "H")}
 
 
-def _commit():
+def commit():
     """The commit of the checkout that this runs from, "-dirty" if it was changed; None for an installed package."""
     here = pathlib.Path(__file__).parent
     try:

@@ -41,6 +41,7 @@ RESULT = {
     "selected_on_validation": True,
     "selected": columns(0.1234, std=0.0156, seeds=3),
     "best_on_test": columns(0.2, seeds=3, intervals=False),
+    "start": None,
     "yardsticks": {
         "eszsl": columns(0.1) | {"versus": versus(T=(0.0234, -0.01, 0.056), U=(-0.5, -1.0, 0.0), H=(0.05, 0.021, 0.1))},
         "prototypes": columns(0.15) | {"versus": versus(T=(-0.003, -0.021, 0.015), H=(-0.031, -0.059, -0.004))},

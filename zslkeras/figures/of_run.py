@@ -19,7 +19,7 @@ import tensorflow as tf
 from zslkeras import atomic, benchmarks, protocol
 from zslkeras.benchmarks import folder, shapes
 from zslkeras.errors import InputError
-from zslkeras.evaluation import metrics
+from zslkeras.evaluation import metrics, tables
 from zslkeras.figures import plots
 from zslkeras.images import decode
 from zslkeras.models import MODELS
@@ -51,7 +51,7 @@ def write_plots(experiment, finished, yardsticks):
     The curve is drawn beside those of all `yardsticks`, {name: Finished}, and the confusion beside that of ESZSL.
     """
     first, model = finished[0], experiment.model
-    others = {protocol.label(name, model): one for name, one in yardsticks.items() if one is not first}
+    others = {tables.label(name, model): one for name, one in yardsticks.items() if one is not first}
     if has_unseen(first):
         curves = {}
         for label, one in {model: first, **others}.items():
@@ -59,7 +59,7 @@ def write_plots(experiment, finished, yardsticks):
             chosen = numbers["U"], numbers["S"]
             curves[label] = *metrics.curve(one.outcomes), chosen, numbers["AUSUC"]
         plots.seen_unseen_curve(experiment.out / "curve.png", curves)
-        eszsl = protocol.label("eszsl", model)
+        eszsl = tables.label("eszsl", model)
         beside = {eszsl: others[eszsl]} if eszsl in others else {}
         write_confusion(experiment.out, experiment, {**beside, model: first})
     if first.choice.history:

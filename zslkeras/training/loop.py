@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import re
+import time
 import zipfile
 
 import keras
@@ -19,8 +20,13 @@ from zslkeras import atomic
 from zslkeras.errors import Failed, InputError
 from zslkeras.progress import Progress
 from zslkeras.training import batches, strategies
+from zslkeras.training.clock import Clock
 
 FORMAT = 1  # of a checkpoint; a new layout gets a new number, which older code refuses
+
+
+class _OutOfTime(Exception):
+    """Another epoch does not fit into the limit."""
 
 
 class Diverged(Failed):
@@ -46,10 +52,24 @@ class Run:
     """One seed in one stage: trains a model, judges each of its states, and keeps the best one.
 
     After `model.learn(run)` and `finish` it has `history` (one dict per state), `best` (the index of the kept state),
-    `arrays` (from its verdict) and `weights` (its variables).
+    `arrays` (from its verdict), `weights` (its variables) and `start` (the arrays of the untrained state, where that is
+    worth judging).
     """
 
-    def __init__(self, benchmark, strategy, judge, seed, path=None, states=None, callbacks=(), jit=False, title=""):
+    def __init__(
+        self,
+        benchmark,
+        strategy,
+        judge,
+        seed,
+        path=None,
+        states=None,
+        callbacks=(),
+        jit=False,
+        title="",
+        limit=None,
+        expect=None,
+    ):
         """
         Args:
             benchmark: its `train` rows are trained on.
@@ -61,15 +81,18 @@ class Run:
             callbacks: Keras callbacks.
             jit: compile the step with XLA; one device only.
             title: of the progress line.
+            limit: seconds; no epoch begins that would end after them, but for one without which there is no state.
+            expect: called once, in the first epoch, with the seconds that all epochs take at most.
         """
         if jit and strategy.num_replicas_in_sync > 1:
             raise InputError(f"jit: got {strategy.num_replicas_in_sync} replicas; wanted one: XLA fails under replicas")
         self.benchmark, self.strategy, self.judge, self.seed = benchmark, strategy, judge, seed
         self.path, self.jit, self.title, self._states = path, jit, title, states
-        self.callbacks = list(callbacks)
-        self.history, self.best, self.value, self.arrays, self.weights = [], None, -np.inf, {}, []
+        self.limit, self.expect, self.callbacks = limit, expect, list(callbacks)
+        self.history, self.best, self.value, self.arrays, self.weights, self.start = [], None, -np.inf, {}, [], {}
         self.finished = False
         self._mean = []  # see `_averaged`
+        self._clock = Clock()
         self._saved = self._read() if path else None
         if self._saved and self._saved["state"]["finished"]:
             self._restore_history()
@@ -81,8 +104,10 @@ class Run:
             self._restore(model)
         steps = batches.steps_per_epoch(self.benchmark, config.batch_size)
         untrained = int(model.beside is not None)  # states before the first epoch: a closed form is worth judging
+        clock = self._clock = Clock(self.limit, self._saved["state"].get("seconds", 0.0) if self._saved else 0.0)
         if untrained and not self.history:
             self.score(model, {"epoch": 0})
+            self.start = self.arrays
         epochs = self._states - untrained if self._states else config.epochs
         first = len(self.history) - untrained
         span = first * steps, epochs * steps
@@ -100,8 +125,9 @@ class Run:
         callbacks.on_train_begin()
         if self._saved:
             self._restore_callbacks()  # only now, because on_train_begin resets them
-        with self.progress(epochs * steps, first * steps) as bar:
+        with self.progress(epochs * steps, first * steps) as bar, contextlib.suppress(_OutOfTime):
             for epoch in range(first, epochs):
+                began = clock.spent
                 model.reset_metrics()
                 callbacks.on_epoch_begin(epoch)
                 for step in range(steps):
@@ -112,6 +138,8 @@ class Run:
                         self._explain(error, epoch * steps + step)
                     callbacks.on_train_batch_end(step)
                     bar.advance()
+                    if clock.stepped(steps, epochs - epoch):
+                        self._expect(clock)
                 # Reading a metric sums its total and its count over all replicas.
                 losses = {name: float(tracker.result()) for name, tracker in model.trackers.items()}
                 for name, loss in losses.items():
@@ -127,11 +155,26 @@ class Run:
                     bar.advance(0, "  ".join(f"{k} {v:.3f}" for k, v in logs.items() if k in losses or k.endswith("H")))
                     # Callbacks get the epoch as an argument; ModelCheckpoint fails if the logs have it too.
                     callbacks.on_epoch_end(epoch, {name: value for name, value in logs.items() if name != "epoch"})
+                if epoch > first:  # the first one compiles
+                    clock.ended(clock.spent - began)
                 if model.stop_training:
                     break
                 if self.path and strategies.is_chief(strategy):
                     self._write(model)
+                if epoch + 1 < epochs:
+                    self._require_time(clock)
         callbacks.on_train_end()
+
+    def _expect(self, clock):
+        if self.expect:
+            self.expect(clock.expected)
+        if self.history:  # otherwise the first epoch goes on in any case
+            self._require_time(clock)
+
+    def _require_time(self, clock):
+        """Ends the training if another epoch does not fit; all workers do as the chief's clock says."""
+        if self.limit is not None and strategies.from_chief(self.strategy, {"over": float(clock.over)})["over"]:
+            raise _OutOfTime
 
     @contextlib.contextmanager
     def _averaged(self, model):
@@ -156,7 +199,9 @@ class Run:
 
     def score(self, model, logs):
         """Judges one state, keeps it if it is the best so far, and returns its logs."""
+        began = time.monotonic()
         verdict = self.judge(model, len(self.history))
+        self._clock.judged(time.monotonic() - began)
         numbers = strategies.from_chief(self.strategy, {**verdict.logs, "value": verdict.value})
         value = numbers.pop("value")
         if self.best is None or value > self.value:
@@ -182,8 +227,11 @@ class Run:
             "value": self.value,
             "callbacks": [] if self.finished else [_scalars(callback) for callback in self.callbacks],
         }
+        if self.limit is not None and not self.finished:
+            state["seconds"] = self._clock.spent
         arrays = {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)}
         arrays |= {f"verdict/{name}": array for name, array in self.arrays.items()}
+        arrays |= {f"start/{name}": array for name, array in self.start.items()}
         if keep_weights:
             arrays |= _named("best", self.weights)
         if not self.finished:
@@ -217,7 +265,7 @@ class Run:
         state, saved = self._saved["state"], self._saved
         self.finished, self.history = state["finished"], state["history"]
         self.best, self.value = state["best"], state["value"]
-        self.arrays = {name.removeprefix("verdict/"): saved[name] for name in saved if name.startswith("verdict/")}
+        self.arrays, self.start = _inside(saved, "verdict/"), _inside(saved, "start/")
         self.weights = [saved[name] for name in sorted(saved) if name.startswith("best/")]
 
     def _restore(self, model):
@@ -256,6 +304,10 @@ def _values(variables):
 
 def _named(prefix, values):
     return {f"{prefix}/{i:04d}": value for i, value in enumerate(values)}
+
+
+def _inside(saved, folder):
+    return {name.removeprefix(folder): array for name, array in saved.items() if name.startswith(folder)}
 
 
 def _under(saved, prefix):
