@@ -18,6 +18,7 @@ from experiments.describe import flops
 from zslkeras.benchmarks import Benchmark
 from zslkeras.evaluation import metrics
 from zslkeras.images import augment
+from zslkeras.models import presets
 from zslkeras.models.aspn import ASPN
 from zslkeras.models.dcen import DCEN
 from zslkeras.models.drmn import DRMN, attend_in_blocks
@@ -286,7 +287,7 @@ def _dcen(steps, **overrides):
     """An iterator that trains one step at a time, and the number of images per step."""
     pictures = np.random.default_rng(0).integers(0, 256, (512, 147, 147, 3), np.uint8)
     benchmark = _benchmark(pictures, 85)
-    config = DCEN.Config(batch_size=32, queue_size=256, **overrides)
+    config = DCEN.Config(**presets.settings("v1", "dcen") | {"batch_size": 32, "queue_size": 256} | overrides)
     model = DCEN.for_benchmark(benchmark, config)
     model.compile()
     step, size = _step(model), config.batch_size

@@ -1,20 +1,15 @@
-"""What was published or tuned for a model on a dataset: settings other than its defaults, and the paper's numbers."""
+"""The config that a command line asks for, and the numbers that a paper prints."""
 
+import dataclasses
 import importlib
 
 from zslkeras.models import MODELS, presets
 from zslkeras.models import config as configs
 
 
-def settings(model, dataset, features=None):
-    """The settings for a dataset, updated with those for the dataset with these features; {} if there are none."""
-    table = getattr(_of(model), "SETTINGS", {})
-    return {**table.get(dataset, {}), **table.get((dataset, features), {})}
-
-
 def config(model, benchmark, overrides, row=None):
-    """The config of a model for a benchmark: its defaults, a preset or what was tuned for the benchmark, what the
-    command line takes from a file, a row of the ablation table, and what the command line sets; the last one wins.
+    """The config of a model for a benchmark: its defaults, a preset, what the command line takes from a file, a row of
+    the ablation table, and what the command line sets; the last one wins.
 
     Args:
         model: its name.
@@ -22,12 +17,10 @@ def config(model, benchmark, overrides, row=None):
         overrides: a `flags.Overrides`.
         row: of the paper's ablation table, or None.
     """
-    if overrides.preset:
-        known = presets.settings(overrides.preset, model, benchmark.name)
-    else:
-        known = settings(model, benchmark.name, benchmark.features)
+    preset = presets.settings(overrides.preset, model, benchmark.name) if overrides.preset else {}
     of_row = configs.ablation(MODELS[model], model, row)
-    return configs.build(MODELS[model], model, known, overrides.base(), of_row, overrides.last())
+    made = configs.build(MODELS[model], model, preset, overrides.base(), of_row, overrides.last())
+    return dataclasses.replace(made, **made.known(benchmark))
 
 
 def numbers(model, dataset):

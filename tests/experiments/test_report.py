@@ -100,6 +100,17 @@ def test_one_seed_has_no_spread_and_fixed_is_named():
     assert "\nselected on validation" not in text
 
 
+def test_the_gain_over_the_untrained_start_and_seeds_that_kept_it():
+    start = columns(0.05) | {"versus": versus(T=(0.01, -0.01, 0.03), H=(0.05, 0.02, 0.1)), "kept": 0}
+    text = report.table(made(start=start))
+    assert line(text, "its untrained start, the closed form").split()[6:8] == ["5.0", "15.0"]
+    assert "\nagainst its own start, paired by class\n  T    +1.0  [" in text
+    assert "\naspn is ahead of its own start in H by 5.0 points [2.0, 10.0].\n" in text
+    assert "kept" not in text
+    text = report.table(made(start=start | {"kept": 2}))
+    assert "\nClosed form kept: no epoch was better on validation, in 2 of 3 seeds.\n" in text
+
+
 def test_an_ablation_is_named():
     text = report.table(RESULT, "no attention")
     assert "\naspn (no attention) on flo, mobilenetv2: " in text

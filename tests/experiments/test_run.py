@@ -15,14 +15,24 @@ from experiments import run as run_command
 from tests.support.commands import FewSettings, Ran, assert_refused, call, result_of
 from tests.support.example import Example
 from tests.support.tiny import write_colours, write_tiny
-from zslkeras import protocol
+from zslkeras import automatic, protocol
 from zslkeras.evaluation.metrics import METRICS
 from zslkeras.figures import of_run
+from zslkeras.models import MODELS
 from zslkeras.training import loop
 
 KEYS = {
     *("model", "dataset", "features", "seeds", "selected_on_validation", "selected", "best_on_test", "yardsticks"),
-    *("without_yardsticks", "chance", "paper", "paper_rule", "gamma", "state", "unseen_embeddings_in_training"),
+    *(
+        "start",
+        "without_yardsticks",
+        "chance",
+        "paper",
+        "paper_rule",
+        "gamma",
+        "state",
+        "unseen_embeddings_in_training",
+    ),
     *("classes", "config", "data", "versions", "commit", "dataset_digest", "wall_seconds"),
 }
 RUN = ("--model", "example", "--dataset", "flo", "--seeds", "1", "--epochs", "2")
@@ -43,6 +53,57 @@ def run(tiny_root, tmp_path, cache, monkeypatch):
 def rows_of(folder):
     with open(folder / "history.csv", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+# All models in one run.
+
+
+@pytest.fixture
+def few(monkeypatch):
+    known = {"eszsl": MODELS["eszsl"], "prototypes": MODELS["prototypes"], "example": Example, "jlaf": MODELS["jlaf"]}
+    monkeypatch.setattr(automatic, "MODELS", known)
+
+
+def test_auto_compares_all_models_and_finishes_the_best(few, run, tmp_path):
+    ran = run("--model", "auto", "--dataset", "flo", "--seeds", "2")
+    assert ran.code == 0, ran.err
+    out = tmp_path / "runs/auto-flo"
+    (path,) = out.glob("*/result.json")
+    best = path.parent.name
+    assert result_of(path.parent)["model"] == best and result_of(path.parent)["seeds"] == [0, 1]
+    assert f"{best} is the best on validation classes." in ran.out
+    assert "left out: jlaf: " in ran.out and f"\n{best} on flo" in ran.out
+    again = run("--model", "auto", "--dataset", "flo", "--seeds", "2", "--out", out, "--resume")
+    assert again.code == 0 and f"{best} is the best on validation classes." in again.out
+    assert not list(tmp_path.glob("runs/auto-flo-2"))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--epochs", "3"], ["--epochs", "with --model auto"]),
+        (["--ablation", "all"], ["--ablation", "with --model auto"]),
+        (["--strategy", "multiworker"], ["--strategy: got multiworker", "default or mirrored"]),
+    ],
+)
+def test_auto_takes_every_model_as_it_is(args, words, run, tmp_path):
+    assert_refused(run("--model", "auto", "--dataset", "flo", *args), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_auto_without_data_leaves_nothing(run, tmp_path):
+    assert_refused(run("--model", "auto", "--dataset", "cub"), "CUB")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_ends_the_training_and_is_no_other_run(run, tmp_path):
+    args = "--model", "example", "--dataset", "flo", "--seeds", "1", "--batch_size", "16", "--out", "out"
+    limited = run(*args, "--minutes", "0.5")
+    assert limited.code == 0, limited.err
+    assert limited.out.count("at most about ") == 1 and ": 1 seed of " in limited.out
+    epochs = [row["epoch"] for row in rows_of(tmp_path / "out") if row["stage"] == "final"]
+    assert epochs == [row["epoch"] for row in rows_of(tmp_path / "out") if row["stage"] == "tune"]
+    assert_refused(run(*args, "--resume"), "was started with minutes=0.5, got minutes=None")
 
 
 # What a run writes and prints.
