@@ -31,8 +31,11 @@ class _Case:
 
     @property
     def key(self):
-        said = " ".join(f"{name}={value}" for name, value in sorted(self.flags.items()))
-        return f"{said} fold={self.fold}"
+        """Its name in the file: the same wherever the data lie."""
+        said = {
+            name: pathlib.Path(str(value)).name for name, value in sorted(self.flags.items()) if name != "data_root"
+        }
+        return " ".join(f"{name}={value}" for name, value in {**said, "fold": self.fold}.items())
 
     @property
     def data(self):

@@ -167,7 +167,7 @@ def test_published_validation_classes_play_unseen():
     tuned = tune_stage(dataclasses.replace(TINY, validation_classes=np.array([6, 1, 4])))
     np.testing.assert_array_equal(np.sort(tuned.unseen_classes), [1, 4, 6])
     np.testing.assert_array_equal(tuned.test_unseen, TINY.train[np.isin(LABELS[TINY.train], [1, 4, 6])])
-    assert not tuned.notes
+    assert not any("drawn" in note for note in tuned.notes)
 
 
 def test_validation_classes_are_drawn_where_none_are_published():
@@ -175,7 +175,7 @@ def test_validation_classes_are_drawn_where_none_are_published():
     tuned = tune_stage(TINY)
     assert len(tuned.unseen_classes) == 3
     names = ", ".join(tuned.class_names[c] for c in tuned.unseen_classes)
-    assert tuned.notes == (f"validation classes drawn (fold 0, seed 0): 3 of 8 seen: {names}",)
+    assert tuned.notes[0] == f"validation classes drawn (fold 0, seed 0): 3 of 8 seen: {names}"
 
 
 def test_folds_and_seeds_draw_other_classes():
@@ -207,5 +207,22 @@ def test_small_classes_hold_out_one_row_but_not_their_only_one(rows, held_out):
 
 def test_tune_needs_a_class_to_train_on():
     everything = dataclasses.replace(TINY, validation_classes=np.arange(8))
-    with pytest.raises(InputError, match="^tiny: seen_classes: 8; wanted more than the 8 validation classes$"):
+    wanted = "at least 10: 8 play validation classes, and 2 have to be left to learn from"
+    with pytest.raises(InputError, match=f"^tiny: seen_classes: 8; wanted {wanted}$"):
         tune_stage(everything)
+
+
+@pytest.mark.parametrize(("keep", "got"), [(1, "1 column"), (6, "the same for all seen classes")])
+def test_tune_needs_embeddings_that_tell_classes_apart(keep, got):
+    embeddings = TINY.class_embeddings[:, :keep].copy()
+    embeddings[TINY.seen_classes] = embeddings[0]
+    poor = dataclasses.replace(TINY, class_embeddings=embeddings, attribute_names=(), attribute_vectors=None)
+    wanted = "at least two columns that tell classes apart"
+    with pytest.raises(InputError, match=f"^tiny: class_embeddings: {got}; wanted {wanted}$"):
+        tune_stage(poor)
+
+
+def test_few_validation_classes_are_told_to_be_rough():
+    assert any("only 3 validation classes: one of them more or less moves" in note for note in tune_stage(TINY).notes)
+    many = dataclasses.replace(TINY, validation_classes=np.arange(5))
+    assert tune_stage(many).notes == ()

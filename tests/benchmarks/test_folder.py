@@ -478,7 +478,10 @@ def test_a_folder_without_a_row(pets):
         ("zzz,cat", "unseen: no class 'zzz'; wanted one of ant, bee, cat, dog, elk"),
         ("ant,,bee", "unseen: no class ''"),
         ("", "unseen: no class ''"),
-        ("1.5", "unseen: got 1.5; wanted class names separated by commas, a file with one per line, or a fraction"),
+        (
+            "1.5",
+            "unseen: got 1.5; wanted class names separated by commas, a file with one per line, a fraction between 0",
+        ),
         ("0", "unseen: got 0; wanted"),
         ("nan", "unseen: got nan; wanted"),
         ("ant,bee,cat,dog", "unseen: got all 4 classes with images; wanted one left to train on"),

@@ -9,7 +9,7 @@ from zslkeras import benchmarks
 from zslkeras.benchmarks import load
 from zslkeras.errors import InputError
 
-CLASSES = ("ant", "bee", "cat", "dog")
+CLASSES = ("ant", "bee", "cat", "dog", "elk")
 
 
 @pytest.fixture
@@ -38,7 +38,8 @@ def pets(tmp_path):
 
 
 def write_table(folder):
-    (folder / "classes.csv").write_text("class,size\n" + "".join(f"{name},{i + 1}\n" for i, name in enumerate(CLASSES)))
+    rows = (f"{name},{number},{number**2}\n" for number, name in enumerate(CLASSES, 1))
+    (folder / "classes.csv").write_text("class,size,legs\n" + "".join(rows))
 
 
 def refusal(name, call=load, **options):
@@ -57,7 +58,7 @@ def test_the_six_are_named_in_any_case(root, name):
 def test_a_folder_of_images_is_named_by_its_path(pets):
     assert load(str(pets), stage="final", inputs="images").name == "pets"
     tune = load(f"{pets}/", stage="tune", inputs="images", unseen="ant")
-    assert tune.class_names == ("bee", "cat", "dog")
+    assert tune.class_names == ("bee", "cat", "dog", "elk")
 
 
 def test_a_folder_in_the_field_s_format_is_named_by_its_path(mine):
