@@ -23,6 +23,7 @@ STRATEGIES = ("default", "mirrored", "multiworker")
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 WHAT = ("pooled", "maps", "levels")  # is kept of what a backbone makes of an image
+POOLINGS = ("mean", "max", "gem")  # of maps to features, see images.pooling; the first is the default
 DTYPES = ("float16", "float32")  # of maps and levels in files
 PREPROCESSINGS = ("own", "caffe", "torch", "tf")
 

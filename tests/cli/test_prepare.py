@@ -147,6 +147,18 @@ def test_rows_stand_in_the_order_of_the_original_parts(flo, done, weights):
         np.testing.assert_allclose(benchmark.inputs[row], alone, rtol=1e-3, atol=1e-4)
 
 
+def test_richer_pooling_is_read_back(flo, done):
+    done("--dataset", "flo", "--what", "pooled,maps", "--pooling", "mean,max", "--pool_layers", "stage3,stage4")
+    features, maps = (read(flo, kind) for kind in ("features", "maps"))
+    assert features.input_shape == (2 * (128 + 256),) and maps.input_shape == (2, 2, 256)
+    last = maps.inputs.astype(float).max((1, 2))  # the last part
+    wanted = last / np.linalg.norm(last, axis=1, keepdims=True)
+    np.testing.assert_allclose(features.inputs[:, -256:], wanted, rtol=1e-3, atol=1e-4)
+    done("--dataset", "flo", "--what", "pooled", "--name", "plain", "--pooling", "mean")
+    record = json.loads((flo / "plain.json").read_text())
+    assert record.keys() == json.loads((flo / "x.json").read_text()).keys() - {"pooling", "pool_layers"}
+
+
 def test_natural_order_is_refused(flo, refused):
     """It would make classes both seen and unseen."""
     labels = scipy.io.loadmat(flo / "imagelabels.mat")["labels"].T
@@ -261,6 +273,18 @@ def test_your_own_folder_without_the_bad_pictures(own, done):
         (["--dataset", "flo", "--what", "pooled,map"], "--what: got 'map'; did you mean maps?"),
         (["--dataset", "flo", "--layers", "stage2", "--what", "maps"], "--layers: got stage2 with --what maps; wanted"),
         (["--dataset", "flo", "--layers", "stage7"], "layers: no 'stage7' in small; did you mean "),
+        (["--dataset", "flo", "--pooling", "mean,gen"], "--pooling: got 'gen'; did you mean gem"),
+        (["--dataset", "flo", "--pooling", "max,max"], "--pooling: got max twice; wanted each once"),
+        (
+            ["--dataset", "flo", "--pooling", "max", "--what", "maps"],
+            "--pooling: got max with --what maps; wanted pooled",
+        ),
+        (["--dataset", "flo", "--pool_layers", "stage7"], "--pool_layers: no 'stage7' in small; did you mean "),
+        (["--dataset", "flo", "--pool_layers", "stage2,stage2"], "--pool_layers: got stage2 twice; wanted each once"),
+        (
+            ["--dataset", "flo", "--pool_layers", "stage2", "--what", "levels"],
+            "with --what levels; wanted pooled among",
+        ),
         (["--dataset", "flo", "--name", "../x"], "--name: got '../x'; wanted a name, without a path separator"),
         (["--dataset", "flo", "--name", "filters"], "--name: got filters, which means the built-in"),
         (["--dataset", "flo", "--name", "att_splits", "--overwrite"], "att_splits.mat is no result of this command"),

@@ -15,6 +15,7 @@ from tests.images.test_decode import field_way
 from zslkeras.benchmarks.files import Pictures
 from zslkeras.errors import InputError
 from zslkeras.images import backbones, decode, extract
+from zslkeras.images.pooling import pooled
 
 SIZE, COUNT, BATCH = 32, 23, 4
 
@@ -193,6 +194,55 @@ def test_weights_and_preprocessing_make_a_difference(run, pictures, make):
     assert np.abs(maps["own"] - maps["caffe"]).max() > 0.1
 
 
+def test_pooled_features_of_several_layers_in_several_ways(run, pictures, make):
+    layers, ways = ("stage2", "stage3"), ("max", "gem")
+    said = run(make("pooled", "levels", layers=layers, dtype="float32", pooling=ways, pool_layers=("stage3", "stage2")))
+    assert said[0] == f"{pictures.folder / 'x.mat'}: [{COUNT}, {2 * (64 + 128)}] float32, 0.00 GB"
+    fine, coarse = (np.load(pictures.folder / f"x_{layer}.npy") for layer in layers)
+    features = scipy.io.loadmat(pictures.folder / "x.mat")["features"].T
+    np.testing.assert_allclose(features, pooled([coarse, fine], ways), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 2, rtol=1e-5)
+    sidecar = json.loads((pictures.folder / "x.json").read_text())
+    assert (sidecar["pooling"], sidecar["pool_layers"]) == (["max", "gem"], ["stage3", "stage2"])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "layers"), [(("mean", "max"), ()), (("gem",), ()), (("mean",), ("stage2", "stage4")), (("mean",), ())]
+)
+def test_a_record_remakes_its_features_row_by_row(run, pictures, make, weights, pooling, layers):
+    run(make("pooled", "maps", pooling=pooling, pool_layers=layers))
+    record = json.loads((pictures.folder / "x.json").read_text())
+    again = extract.Extractor.again(record, weights, ["pooled"])
+    stored = scipy.io.loadmat(pictures.folder / "x.mat")["features"].T
+    assert len(stored) == COUNT
+    for row, one in zip(stored, decode.stream(pictures.paths, SIZE), strict=True):
+        made, _ = again(one[None])
+        np.testing.assert_allclose(made["pooled"][0], row, rtol=1e-4, atol=1e-6)
+
+
+def test_the_mean_of_the_last_map_is_what_it_was_before_there_were_others(run, pictures, make):
+    run()
+    first = results(pictures)
+    assert not {"pooling", "pool_layers"} & json.loads(first["x.json"]).keys()
+    run(make(pooling=("mean",), pool_layers=()), overwrite=True)
+    assert results(pictures) == first
+    maps = make("maps", pooling=("max",))  # nothing is pooled
+    assert "pooling" not in maps.settings
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pooling": ("median",)}, "pooling: got 'median'; did you mean mean?"),
+        ({"pooling": ("max", "gem", "max")}, "pooling: got max twice; wanted each once"),
+        ({"pool_layers": ("stage2", "stage2")}, "pool_layers: got stage2 twice; wanted each once"),
+        ({"pool_layers": ("stage7",)}, "pool_layers: no 'stage7' in small; did you mean "),
+    ],
+)
+def test_unknown_poolings_and_layers_are_refused(make, options, words):
+    assert words in refusal(make, "pooled", **options)
+
+
 def test_it_says_how_large_it_will_be(run, pictures):
     said = run()
     assert said[0] == f"{pictures.folder / 'x.mat'}: [{COUNT}, 256] float32, 0.00 GB"
@@ -240,6 +290,8 @@ def test_another_job_does_not_go_on(run, pictures, make):
     words = refusal(run, mended)
     assert "begun with preprocessing own, now caffe; wanted the same; overwrite starts over" in words
     assert "begun with batch_size 4, now 5" in refusal(run, batch_size=5)
+    richer = make(pooling=("mean", "max"))
+    assert "begun with pooling None, now ['mean', 'max']" in refusal(run, richer)
     os.utime(pictures.paths[1], (0, 0))  # another image may have as many bytes
     assert "begun with pictures " in refusal(run)
     Image.new("RGB", (9, 9)).save(pictures.paths[1])
@@ -247,6 +299,19 @@ def test_another_job_does_not_go_on(run, pictures, make):
     run(mended, overwrite=True)
     after = results(pictures)
     run(mended, overwrite=True)
+    assert results(pictures) == after
+
+
+def test_a_job_of_one_pooling_does_not_go_on_with_another(run, pictures, make):
+    begun = make("pooled", pooling=("max",), pool_layers=("stage2",))
+    stop(run, 2, extractor=begun)
+    assert "begun with pooling ['max'], now None" in refusal(run, make("pooled"))
+    assert "begun with pooling ['max'], now ['gem']" in refusal(run, make("pooled", pooling=("gem",)))
+    other = make("pooled", pooling=("max",), pool_layers=("stage3",))
+    assert "begun with pool_layers ['stage2'], now ['stage3']" in refusal(run, other)
+    run(begun)
+    after = results(pictures)
+    run(begun, overwrite=True)
     assert results(pictures) == after
 
 

@@ -50,6 +50,15 @@ class Settings:
         (), "what to keep (pooled,maps, or pooled,levels with --layers, if not given)", choices=names.WHAT
     )
     layers: tuple[str, ...] = flags.flag((), "layers of the levels, fine to coarse; the usual backbones have defaults")
+    pooling: tuple[str, ...] = flags.flag(
+        names.POOLINGS[:1],
+        "how pooled features are made of a map; several stand side by side, each of unit length. gem is the "
+        "generalised mean with p = 3",
+        choices=names.POOLINGS,
+    )
+    pool_layers: tuple[str, ...] = flags.flag(
+        (), "layers that pooled features are made of, side by side in the same way; the last one if not given"
+    )
     dtype: str = flags.flag("float16", "type of maps and levels", choices=names.DTYPES)
     overwrite: bool = flags.flag(False, "replace results of that name, and start over if another command began them")
     skip_bad: bool = flags.flag(False, "leave out images that do not decode, and list them in <name>_skipped.txt")
@@ -83,7 +92,15 @@ def main(settings):
     extract.require_free(pictures, name, ["maps", *settings.layers], settings.overwrite)
     print(f"{source.dataset}: {len(pictures.files)} images, {by.backbone} at {by.size}", flush=True)
     extractor = extract.Extractor(
-        by.backbone, by.weights, by.size, settings.kinds, settings.layers, by.preprocessing, settings.dtype
+        by.backbone,
+        by.weights,
+        by.size,
+        settings.kinds,
+        settings.layers,
+        by.preprocessing,
+        settings.dtype,
+        settings.pooling,
+        settings.pool_layers,
     )
     extract.extract(
         extractor,
@@ -98,10 +115,11 @@ def main(settings):
 
 
 def _check(settings, given, arguments):
-    del given, arguments
-    if settings.layers and "levels" not in settings.kinds:
-        got = f"{','.join(settings.layers)} with --what {','.join(settings.kinds)}"
-        raise flags.InputError(f"--layers: got {got}; wanted levels among it")
+    del arguments
+    for name, kind in (("layers", "levels"), ("pooling", "pooled"), ("pool_layers", "pooled")):
+        if name in given and getattr(settings, name) and kind not in settings.kinds:
+            got = f"{','.join(getattr(settings, name))} with --what {','.join(settings.kinds)}"
+            raise flags.InputError(f"--{name}: got {got}; wanted {kind} among it")
 
 
 COMMAND = flags.Command(

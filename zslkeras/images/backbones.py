@@ -56,15 +56,15 @@ def backbone(name, weights=None, size=224, layers=None):
     return model if layers is None else keras.Model(model.input, levels(model, layers), name=name)
 
 
-def levels(model, layers):
-    """The output maps of the named layers of a backbone."""
+def levels(model, layers, argument="layers"):
+    """The output maps of the named layers of a backbone; `argument` is what named them, for errors."""
     names, outputs = [layer.name for layer in model.layers], []
     for layer in layers:
         if layer not in names:
-            raise InputError(f"layers: no {layer!r} in {model.name}; {did_you_mean(layer, names, every=True)}")
+            raise InputError(f"{argument}: no {layer!r} in {model.name}; {did_you_mean(layer, names, every=True)}")
         outputs.append(model.get_layer(layer).output)
         if len(getattr(outputs[-1], "shape", ())) != 4:
-            raise InputError(f"layers: the output of {layer} in {model.name} is no map; wanted [B, H, W, F]")
+            raise InputError(f"{argument}: the output of {layer} in {model.name} is no map; wanted [B, H, W, F]")
     return outputs
 
 
@@ -122,7 +122,7 @@ def _built(name, weights, size):
     except Exception as error:  # a size too small, or a failed download
         if "URL fetch failure" in str(error):  # Keras raises a plain Exception with these words
             got = f"the ImageNet weights of {name} cannot be downloaded ({brief(error)})"
-            raise InputError(f"weights: {got}; wanted a network, or a file of weights with --weights FILE") from error
+            raise InputError(f"weights: {got}; wanted a network, or a file of weights") from error
         raise InputError(f"backbone: {name} cannot be built at size {size} ({brief(error)})") from error
 
 

@@ -54,6 +54,30 @@ def read(path):
         raise _damaged(path, error) from error
 
 
+def plain(contents, where):
+    """The bytes of an image as `picture` takes them; see `read`.
+
+    Args:
+        contents: the bytes of a file.
+        where: what they are, for the message.
+    """
+    try:
+        with _open(io.BytesIO(contents)) as image:
+            pixels = image.width * image.height
+        if pixels <= MAX_PIXELS:
+            return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
+    except Exception as error:  # as in `check_header`
+        raise _damaged(where, error) from error
+    raise InputError(f"{where}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
+
+
+def png(picture):
+    """The bytes of a PNG of uint8 [H, W, 3]."""
+    contents = io.BytesIO()
+    Image.fromarray(picture).save(contents, "PNG", compress_level=1)
+    return contents.getvalue()
+
+
 def load(paths, size, crop=True):
     """The images of files, uint8 [N, size, size, 3]; see `picture`."""
     loaded = np.empty((len(paths), size, size, 3), np.uint8)
@@ -124,7 +148,7 @@ def picture(contents, size, crop=True):
 def pictures(contents, size, crop=True):
     """`picture` for a batch: strings [B] to uint8 [B, size, size, 3]."""
     spec = tf.TensorSpec([size, size, 3], tf.uint8)
-    return tf.map_fn(lambda one: picture(one, size, crop), contents, fn_output_signature=spec)
+    return tf.map_fn(_compiled(size, crop), contents, fn_output_signature=spec)
 
 
 def _check(contents, is_jpeg):
@@ -197,8 +221,9 @@ def _axis(length, shorter, size, flipped):
 
 @functools.cache
 def _compiled(size, crop):
+    """`picture` as a function that is traced once, which takes a second, for all that use it."""
     spec = tf.TensorSpec([], tf.string)
-    return tf.function(lambda contents: picture(contents, size, crop), input_signature=[spec])
+    return tf.function(lambda contents: picture(contents, size, crop), input_signature=[spec], autograph=False)
 
 
 def _attempt(path, size, crop):

@@ -23,8 +23,9 @@ import scipy.io
 import tensorflow as tf
 
 from zslkeras import atomic, names
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, did_you_mean
 from zslkeras.images import backbones, decode
+from zslkeras.images.pooling import MEAN, pooled, pooled_width
 from zslkeras.progress import Progress
 from zslkeras.version import __version__
 
@@ -43,24 +44,44 @@ class Extractor:
         stores: {"pooled", "maps" or the name of a layer: (shape of a row, dtype)}.
     """
 
-    def __init__(self, name, weights, size, what, layers=None, preprocessing="own", dtype="float16"):
+    def __init__(
+        self,
+        name,
+        weights,
+        size,
+        what,
+        layers=None,
+        preprocessing="own",
+        dtype="float16",
+        pooling=MEAN,
+        pool_layers=(),
+    ):
         """
         Args:
             name, weights, size: see `backbones.backbone`.
             what: some of names.WHAT.
             layers: of the levels; those of `backbones.LEVELS` if None.
             preprocessing: see `backbones.preprocess`.
-            dtype: of maps and levels. Pooled features are float32 means of the maps before they are rounded.
+            dtype: of maps and levels. Pooled features are float32, made of the maps before they are rounded.
+            pooling: how pooled features are made of maps, some of names.POOLINGS; see `pooling.pooled`.
+            pool_layers: the layers whose maps are pooled; none for the last map.
         """
         name = backbones.known(name)
         layers = (layers or backbones.default_layers(name)) if "levels" in what else []
+        pooling, pool_layers = (tuple(pooling) or MEAN, tuple(pool_layers)) if "pooled" in what else (MEAN, ())
+        _require_different("pooling", pooling, names.POOLINGS)
+        _require_different("pool_layers", pool_layers)
         model = backbones.backbone(name, weights, size)
         outputs = {"maps": model.output, **dict(zip(layers, backbones.levels(model, layers), strict=True))}
-        self._model = keras.Model(model.input, outputs)
+        pooled_from = dict(zip(pool_layers, backbones.levels(model, pool_layers, "pool_layers"), strict=True))
+        pooled_from = pooled_from or {"maps": model.output}
+        self._pooled = lambda maps: pooled([maps[key] for key in pooled_from], pooling)
+        self._model = keras.Model(model.input, outputs | pooled_from)
         self._prepared = lambda pictures: backbones.preprocess(name, pictures, preprocessing)
         shapes = {key: tuple(output.shape[1:]) for key, output in outputs.items()}
         kept = [key for key in outputs if key != "maps" or "maps" in what]
-        self.stores = {"pooled": (shapes["maps"][-1:], np.dtype(np.float32))} if "pooled" in what else {}
+        width = pooled_width([maps.shape[-1] for maps in pooled_from.values()], pooling)
+        self.stores = {"pooled": ((width,), np.dtype(np.float32))} if "pooled" in what else {}
         self.stores |= {key: (shapes[key], np.dtype(dtype)) for key in kept}
         self.size = size
         self.settings = {
@@ -78,7 +99,30 @@ class Extractor:
                 "Pillow": PIL.__version__,
             },
         }
+        if (pooling, pool_layers) != (MEAN, ()):  # a record that names none is of the mean of the last map
+            self.settings |= {"pooling": list(pooling), "pool_layers": list(pool_layers)}
         self._run = tf.function(self.outputs, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+
+    @classmethod
+    def again(cls, record, weights, what):
+        """The extractor that wrote a record of results, for some of what it made.
+
+        Args:
+            record: the content of `<name>.json`.
+            weights: of the backbone; the record has their digest, which the caller compares.
+            what: some of names.WHAT.
+        """
+        return cls(
+            record["backbone"],
+            weights,
+            record["size"],
+            what,
+            record["layers"] or None,
+            record["preprocessing"],
+            record["dtype"],
+            record.get("pooling", MEAN),
+            record.get("pool_layers", ()),
+        )
 
     def __call__(self, pictures):
         """uint8 [B, size, size, 3] to {store: [B, ...]}, and [B] whether a row is finite."""
@@ -92,7 +136,8 @@ class Extractor:
     def outputs(self, pictures):
         """A tensor uint8 [B, size, size, 3] to {store: [B, ...]} float32, in a graph."""
         made = self._model(self._prepared(pictures), training=False)
-        return made | {"pooled": tf.reduce_mean(made["maps"], axis=[1, 2])}
+        made |= {"pooled": self._pooled(made)}
+        return {store: made[store] for store in self.stores}
 
 
 def extract(extractor, pictures, name, *, batch_size=32, overwrite=False, skip_bad=False, say=print):
@@ -188,9 +233,9 @@ class _Job:
         """The reason why the record is not one of this job, or None."""
         mine = {**self.settings, "pictures": self.seen.hexdigest()}
         theirs = {**record["settings"], "pictures": record["pictures"]}
-        for key, value in mine.items():
-            if theirs.get(key) != value:
-                return f"begun with {key} {theirs.get(key)}, now {value}; wanted the same"
+        for key in mine | theirs:  # pooling is in only some of them
+            if theirs.get(key) != mine.get(key):
+                return f"begun with {key} {theirs.get(key)}, now {mine.get(key)}; wanted the same"
         if self.skipped and not skip_bad:
             return "begun with skip_bad; wanted it again"
         for store in self.extractor.stores:
@@ -356,6 +401,15 @@ class _Job:
                 file.write(self._header(store, rows))
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _require_different(argument, values, known=None):
+    """Refuses a value that stands twice among `values`, or is not `known`."""
+    for place, value in enumerate(values):
+        if known is not None and value not in known:
+            raise InputError(f"{argument}: got {value!r}; {did_you_mean(value, known, every=True)}")
+        if value in values[:place]:
+            raise InputError(f"{argument}: got {value} twice; wanted each once")
 
 
 def _digest(text):
