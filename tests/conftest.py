@@ -37,6 +37,27 @@ def tiny_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def few_shapes(tmp_path_factory):
+    """A data root whose `shapes` has three or four images a class, as long as the module's tests run."""
+    from zslkeras.benchmarks import shapes
+
+    root = tmp_path_factory.mktemp("shapes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes, "PICTURES", (3, 4))
+        shapes.read("shapes", root, "features")
+        yield root
+
+
+@pytest.fixture
+def unchecked_exports(monkeypatch):
+    """Exports are not checked by a process of their own: a test loads them and compares, or another one does."""
+    from zslkeras.serving import export
+
+    monkeypatch.setattr(export, "_compare", lambda *_: None)
+    monkeypatch.setattr(export, "_reloaded", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """A finished run on a folder of drawn pictures, exported with the filter bank: see `exported.Exported`."""

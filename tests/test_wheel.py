@@ -79,3 +79,24 @@ def test_the_command_works_from_any_folder(installed, elsewhere, exported):
     code = f"import zslkeras; from importlib.util import find_spec; print(zslkeras.__file__, {found})"
     where = run(installed / "python", "-c", code, cwd=elsewhere)
     assert where.startswith(str(installed.parent)) and where.endswith("None None\n")
+
+
+NEWCOMER = """
+import sys, zslkeras
+data = zslkeras.load_benchmark(sys.argv[1], features="filters")
+model = zslkeras.fit(data, "eszsl", settings={"scalings": ("standard",), "gammas": (10.0,), "lambdas": (1.0,)})
+name = model.predict(sys.argv[2])
+print(model.evaluate(data))
+model.save("birds")
+again = zslkeras.load("birds")
+assert again.predict([sys.argv[2]]) == [name] and again.evaluate(data) == model.evaluate(data)
+print(again.predict(sys.argv[2], classes={"red star": {"red": 1, "star": 1}, "ring": {"ring": 1}}, top=2))
+"""
+
+
+@pytest.mark.slow
+def test_a_newcomers_script_works_in_an_empty_folder(installed, elsewhere, exported):
+    (picture, *_) = sorted(exported.pictures.rglob("*.png"))
+    shown = run(installed / "python", "-c", NEWCOMER, f"{exported.pictures}/", picture, cwd=elsewhere)
+    assert "95 % over classes" in shown and "red star" in shown
+    assert [path.name for path in elsewhere.iterdir()] == ["birds"]

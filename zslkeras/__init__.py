@@ -11,6 +11,10 @@ from zslkeras.version import __version__
 
 _PLACES = {
     "MODELS": ("zslkeras.models", "MODELS"),
+    "ZeroShotClassifier": ("zslkeras.classifier", "ZeroShotClassifier"),
+    "fit": ("zslkeras.classifier", "fit"),
+    "from_arrays": ("zslkeras.benchmarks", "from_arrays"),
+    "load": ("zslkeras.classifier", "load"),
     "load_benchmark": ("zslkeras.benchmarks", "load"),
     **{model: (module, model) for module, model in names.MODELS.values()},
 }

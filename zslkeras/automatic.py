@@ -170,7 +170,7 @@ class _Book:
         """Ends the training of a model that would not be ready in time, with the seconds that its stages will take."""
         self._final = final
         left = self.limit - sum(entry.get("tune", 0.0) for entry in self.entries.values())
-        longest = max([final, *(entry.get("final", 0.0) for entry in self.entries.values())])
+        longest = max([final, *(entry.get("after", 0.0) for entry in self.entries.values())])
         if tune + longest > left:
             needed, left = tables.duration(tune + longest), tables.duration(max(left, 0.0))
             raise _LeftOut(f"about {needed} with the final training; {left} are left")
@@ -178,7 +178,7 @@ class _Book:
     def enter(self, name, seconds):
         """Notes that a model took `seconds` in stage tune; returns what was noted first."""
         final, self._final = self._final or seconds, None
-        return self._note(name, {"tune": seconds, "final": final})["tune"]
+        return self._note(name, {"tune": seconds, "after": final})["tune"]
 
     def leave_out(self, name, reason):
         return self._note(name, {"left_out": reason})["left_out"]

@@ -12,7 +12,6 @@ import pathlib
 import typing
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from zslkeras import atomic, benchmarks, cache
@@ -142,7 +141,11 @@ def finish(experiment, choice):
 
 def as_read(benchmark, config):
     """A benchmark as a model with this config reads it: image files are decoded for its `image_size`."""
-    return benchmarks.decoded(benchmark, config.image_size) if benchmark.kind == "images" else benchmark
+    if benchmark.kind != "images":
+        return benchmark
+    benchmark = dataclasses.replace(benchmark, notes=(*benchmark.notes, *config.told(benchmark)))
+    known = dataclasses.replace(config, **config.known(benchmark))
+    return benchmarks.decoded(benchmark, known.image_size)
 
 
 def untrained(finished):
@@ -231,7 +234,7 @@ def _carried(experiment, state, fold):
     path = experiment.out and experiment.out / "gammas.json"
     key, known = f"{dataclasses.astuple(setting)} {folds}", atomic.read_json(path) if path else {}
     if key not in known:
-        stages = (experiment.load("tune", one) for one in folds)
+        stages = (conditioning.pooled_stage(experiment.config, experiment.load("tune", one)) for one in folds)
         known[key] = [calibration.best_gamma(conditioning.validated(setting, stage))[0] for stage in stages]
         if path and strategies.is_chief(experiment.strategy):
             atomic.write_json(path, known)
@@ -299,19 +302,22 @@ def _computing_in(precision):
 
 def _judge(benchmark, choice):
     """The judge of states on the stage's test rows. Stage tune keeps the highest AUSUC, and final the chosen state."""
-    rows = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    rows, groups = benchmark.tested, (benchmark.seen_classes, benchmark.unseen_classes)
     score = None
 
-    def judge(model, state):
+    def outcomes_of(model):
         nonlocal score
         # One trace serves all states: the variables change, the function does not.
         score = score or tf.function(lambda inputs: _scores_and_answers(model, inputs), reduce_retracing=True)
         parts = []
         for inputs, labels in batches.scoring(benchmark, rows):
             scores, answers = (tensor.numpy() for tensor in score(tf.nest.map_structure(tf.constant, inputs)))
-            groups = benchmark.seen_classes, benchmark.unseen_classes
             parts.append(metrics.outcomes(scores, labels, *groups, seen_answers=answers))
-        outcomes = metrics.concatenate(parts)
+        return metrics.concatenate(parts)
+
+    def judge(model, state, scores=None):
+        known = scores is not None
+        outcomes = metrics.outcomes(scores, benchmark.labels[rows], *groups) if known else outcomes_of(model)
         gamma, _ = calibration.best_gamma(outcomes)
         best = metrics.numbers(outcomes, gamma)
         if choice is None:

@@ -178,6 +178,25 @@ def test_validation_classes_are_drawn_where_none_are_published():
     assert tuned.notes[0] == f"validation classes drawn (fold 0, seed 0): 3 of 8 seen: {names}"
 
 
+@pytest.mark.parametrize(("number", "drawn"), [(0, 2), (1, 2), (8, 4), (99, 4)])
+def test_as_many_are_drawn_as_there_are_unseen_ones_but_a_fifth_where_there_are_none_and_at_most_half(number, drawn):
+    """Of 8 seen classes."""
+    count = len(TINY.class_names) - len(TINY.unseen_classes)
+    more = tuple(f"more{place}" for place in range(number))
+    embeddings = np.concatenate([TINY.class_embeddings[TINY.seen_classes], np.ones((number, 6), np.float32)])
+    ids = np.searchsorted(TINY.seen_classes, TINY.labels)
+    final = dataclasses.replace(
+        TINY,
+        labels=np.where(np.isin(TINY.labels, TINY.seen_classes), ids, -1).astype(np.int32),
+        class_embeddings=embeddings,
+        class_names=tuple(TINY.class_names[c] for c in TINY.seen_classes) + more,
+        seen_classes=np.arange(count),
+        unseen_classes=np.arange(count, count + number),
+        test_unseen=np.array([], int),
+    )
+    assert len(tune_stage(final).unseen_classes) == drawn
+
+
 def test_folds_and_seeds_draw_other_classes():
     published = dataclasses.replace(TINY, validation_classes=np.array([1, 4]))
     drawn = {(fold, seed): tuple(tune_stage(TINY, fold, seed).unseen_classes) for fold in range(4) for seed in (0, 1)}

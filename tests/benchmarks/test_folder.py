@@ -109,6 +109,27 @@ def test_unseen_by_name(pets):
     assert len(benchmark.test_unseen) == COUNTS["ant"] + COUNTS["cat"]
 
 
+def test_unseen_by_a_list_of_names(pets):
+    assert split(read(pets, unseen=["cat", "ant"])) == split(read(pets, unseen="cat, ant"))
+    assert "unseen: no class 'catt'; did you mean cat?" in refusal(pets, unseen=["catt"])
+    assert "unseen: got all 4 classes with images" in refusal(pets, unseen=NAMES)
+
+
+def test_all_classes_with_pictures_can_be_seen(pets):
+    benchmark = read(pets, unseen="none")
+    assert names(benchmark, benchmark.seen_classes) == list(COUNTS) and not len(benchmark.test_unseen)
+    table(pets / "classes.csv", rows=[(name, i % 2, 6 - i, 0.5 + i) for i, name in enumerate(COUNTS)])
+    assert read(pets, unseen="none").unseen_classes.tolist() == [] and len(read(pets).unseen_classes) == 1
+
+
+def test_a_table_may_have_gaps_where_that_is_allowed(pets):
+    table(pets / "classes.csv", rows=[("ant", 1, "", 2.5), ("bee", " ", 6, 3)])
+    _, _, values = folder.read_table(pets / "classes.csv", gaps=True)
+    np.testing.assert_array_equal(values, [[1, np.nan, 2.5], [np.nan, 6, 3]])
+    with pytest.raises(InputError, match="line 2, column legs: got ''; wanted a finite number"):
+        folder.read_table(pets / "classes.csv")
+
+
 def test_unseen_by_a_name_with_a_comma(pets):
     (pets / "bee").rename(pets / "bee, honey")
     table(pets / "classes.csv", rows=[("ant", 1, 2, 3), ("bee, honey", 2, 3, 4), ("cat", 3, 4, 5), ("dog", 5, 6, 7)])
@@ -541,3 +562,15 @@ def test_bad_text_embeddings(pets, tmp_path):
     assert "text.npy: a value is nan" in refusal(pets, classes=path)
     np.save(path, np.array([{}], object), allow_pickle=True)
     assert "text.npy: cannot be read" in refusal(pets, classes=path)
+
+
+def test_images_know_how_features_were_made_of_them(pets):
+    """A model may take the same backbone. Other JSON in the folder, and features of another origin, say nothing."""
+    for name, content in {"mine": {"backbone": "vgg16"}, "other": {"backbone": "resnet50"}, "theirs": {}}.items():
+        (pets / f"{name}.json").write_text(json.dumps(content))
+        (pets / f"{name}.mat").write_bytes(b"")
+    (pets / "notes.json").write_text("[1, 2]")
+    (pets / "gone.json").write_text(json.dumps({"backbone": "vgg19"}))
+    assert read(pets).prepared == {"mine": {"backbone": "vgg16"}, "other": {"backbone": "resnet50"}}
+    assert read(pets, features="mine").prepared == {"mine": {"backbone": "vgg16"}}
+    assert read(pets, features=folder.FILTERS).prepared == {}

@@ -11,8 +11,6 @@ from tests.support.commands import start
 from tests.support.exported import CLASSES, UNSEEN, write_table
 from zslkeras.benchmarks import shapes
 from zslkeras.cli import predict
-from zslkeras.errors import InputError
-from zslkeras.serving import recognise
 
 NEW = 30, 45  # classes of shapes that the run has never heard of: magenta-plain-triangle, yellow-dotted-star
 NAMES = shapes.class_table()[1]
@@ -134,8 +132,8 @@ def test_the_table_of_a_model_changes_nothing(call, found, exported, tmp_path):
 OTHERS = shapes.ATTRIBUTES[1:]
 TABLES = {
     "unknown": ({"attributes": ("cirle", *OTHERS)}, "knows no attribute 'cirle'; did you mean circle?"),
-    "missing": ({"attributes": OTHERS}, "attribute circle missing; wanted all 33"),
-    "two missing": ({"attributes": OTHERS[1:]}, "attribute circle and 1 more missing"),
+    "missing": ({"attributes": OTHERS}, f"attribute circle of class {NAMES[NEW[0]]} missing; wanted all 33"),
+    "two missing": ({"attributes": OTHERS[1:]}, f"attribute circle and 1 more of class {NAMES[NEW[0]]} missing"),
     "all zero": ({"values": lambda row: 0 * row}, "are 0; wanted at least one other value"),
     "negative": ({"values": lambda row: row - 1}, "wanted none below 0"),
     "no float32": ({"values": lambda row: ["1e39", *row[1:]]}, "got '1e39'; wanted a finite number"),
@@ -155,19 +153,16 @@ def test_a_wrong_table_is_one_sentence(case, call, exported, pictures, tmp_path)
         table.write_text("\n".join(lines))
     else:
         table = write_table(tmp_path / "new.csv", NEW, **changes)
-    code, out, err = call("--model", exported.run, *pictures, "--classes", table)
+    code, out, err = call("--model", exported.run, *pictures, "--classes", table, "--missing", "refuse")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1 and err.startswith("error: ") and sentence in err
 
 
-def test_a_scale_that_cannot_be_the_models_is_refused():
-    """Where embeddings are as long as they come; of unit vectors the length says nothing."""
-    attributes = {"unit_length": False, "has_negatives": False, "lengths": [1.0, 2.0]}
-    for factor in (0.01, 100):
-        with pytest.raises(InputError, match="wanted the same scale"):
-            recognise._require_scale("new.csv", "zebra", factor * np.ones(3), attributes)
-        recognise._require_scale("new.csv", "zebra", factor * np.ones(3), attributes | {"unit_length": True})
-    recognise._require_scale("new.csv", "zebra", np.ones(3), attributes)
+def test_missing_attributes_are_filled_in_and_said(call, exported, pictures, tmp_path):
+    table = write_table(tmp_path / "new.csv", NEW, OTHERS)
+    code, out, err = call("--model", exported.run, pictures[0], "--classes", table, "--only_new", "--json")
+    assert code == 0 and {entry["class"] for entry in json.loads(out)[0]["top"]} == {NAMES[c] for c in NEW}
+    assert err.startswith(f"note: {table}: filled in 1 of 33 attributes of 2 classes") and err.count("\n") == 1
 
 
 WRONG = {
@@ -179,6 +174,7 @@ WRONG = {
     "no attention": (["--model", "RUN", "PICTURE", "--attention", "maps"], "--attention: eszsl has none"),
     "flag": (["--model", "RUN", "PICTURE", "--topp", "3"], "topp"),
     "top": (["--model", "RUN", "PICTURE", "--top", "0"], "top"),
+    "missing": (["--model", "RUN", "PICTURE", "--missing", "zero"], "--missing: got 'zero'"),
     "damaged": (["--model", "RUN", "CUT"], "does not decode"),
     "table to write, and one to read": (
         ["--model", "RUN", "--write_table", "own.csv", "--classes", "x.csv"],

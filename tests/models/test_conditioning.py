@@ -25,7 +25,8 @@ BESIDE = {name: model.eats for name, model in MODELS.items() if getattr(model.Co
 
 def config_of(name, **overrides):
     """Small settings, with the closed form beside the model."""
-    small = {"hidden": 8, "critic_hidden": 8, "heads": 2, "interaction": False}
+    small = {"hidden": 8, "critic_hidden": 8, "heads": 2, "interaction": False, "feature_dim": 8, "queue_size": 16}
+    small |= {"backbone": "small", "weights": None, "image_size": 16}
     known = {field.name for field in dataclasses.fields(MODELS[name].Config)}
     settings = {**presets.settings("v1", name), **small, **SHORT, **FOUND, "closed_form": 2.0, **overrides}
     return MODELS[name].Config(**{key: value for key, value in settings.items() if key in known})
@@ -43,8 +44,8 @@ def fitted(benchmark, setting=SETTING):
     return form
 
 
-def test_there_is_a_closed_form_beside_four_models():
-    assert set(BESIDE) == {"aspn", "drmn", "jlaf", "msdn"}
+def test_there_is_a_closed_form_beside_these_models():
+    assert set(BESIDE) == {"aspn", "dcen", "drmn", "drmn_pictures", "jlaf", "msdn"}
 
 
 def test_prototypes_by_a_gaussian_kernel_equal_numpy():
@@ -77,7 +78,8 @@ def test_before_training_a_model_is_its_closed_form(name):
     benchmark = tiny(BESIDE[name])
     model, rows = made(name, benchmark), benchmark.test_unseen
     form = model.beside.form
-    cosines = form(conditioning.pooled(benchmark.take(rows)), benchmark.class_embeddings).numpy()
+    _, pooled = model.scores_and_pooled(benchmark.take(rows), benchmark.class_embeddings)
+    cosines = form(pooled, benchmark.class_embeddings).numpy()
     scores = model.score_classes(benchmark.take(rows), benchmark.class_embeddings).numpy()
     np.testing.assert_allclose(scores, float(model.beside.form_factor) * cosines, rtol=1e-6)
     assert float(model.beside.form_factor) > 0
@@ -90,7 +92,8 @@ def test_own_scores_and_the_closed_form_are_added_in_units_of_their_spread(name)
     model.settle(benchmark, functools.partial(batches.scoring, benchmark))
     classes, rows = benchmark.class_embeddings, conditioning.measured(benchmark)
     own, inputs = (lambda rows: np.asarray(model.own_scores(benchmark.take(rows), classes))), benchmark.take
-    form = lambda rows: np.asarray(model.beside.form(conditioning.pooled(inputs(rows)), classes))  # noqa: E731
+    pooled = lambda rows: model.scores_and_pooled(inputs(rows), classes)[1]  # noqa: E731
+    form = lambda rows: np.asarray(model.beside.form(pooled(rows), classes))  # noqa: E731
     spreads = [scores(rows).std(axis=1).mean() for scores in (own, form)]
     some = benchmark.test_seen[:5]
     expected = own(some) / spreads[0] + 2.0 * form(some) / spreads[1]

@@ -3,6 +3,8 @@
 `python -m tests.models.test_dcen OUT` trains on two replicas, for `test_two_replicas_train_as_one`.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from tests.support.slopes import slope
 from zslkeras.images import backbones
 from zslkeras.models import dcen
 from zslkeras.models.dcen import DCEN, DCENConfig
+from zslkeras.training import batches
 from zslkeras.training.loop import Verdict
 
 RNG = np.random.default_rng(11)
@@ -204,6 +207,16 @@ SMALL = {
 }
 
 
+BESIDE = {  # a closed form
+    "closed_form": 2.0,
+    "closed_form_scaling": "standard",
+    "closed_form_whitening": 1.0,
+    "closed_form_embedding_scaling": "l2",
+    "closed_form_kernel": 0.0,
+    "closed_form_ridge": 0.1,
+}
+
+
 def small(rows=5):
     """Images, with seen classes that are not the first ones."""
     benchmark = harness.small("images", classes=6, width=16, rows=rows)
@@ -213,7 +226,7 @@ def small(rows=5):
 def fresh(benchmark=None, **overrides):
     """A model where it starts; always the same one."""
     keras.utils.set_random_seed(0)
-    return DCEN.for_benchmark(benchmark or small(), DCENConfig(**SMALL | overrides))
+    return DCEN.for_benchmark(benchmark or small(), harness.v1("dcen")(**SMALL | overrides))
 
 
 def made(benchmark=None, rate=0.0, **overrides):
@@ -738,14 +751,16 @@ def numbered(model):
 
 
 def two_steps(strategy, name="full"):
-    """A model after two steps, and the losses of the first."""
+    """A model after two steps, with the closed form fitted on what they made of the backbone, and the first losses."""
     benchmark = small(rows=10)
-    return harness.trained_under(
+    model, losses = harness.trained_under(
         strategy,
-        lambda: made(benchmark, rate=0.05, queue_size=13),  # the second step goes around its end
+        lambda: made(benchmark, rate=0.05, queue_size=13, **BESIDE),  # the second step goes around its end
         [batch_for(benchmark, 8, seed).pair for seed in range(2)],
         traced=strategy.num_replicas_in_sync > 1,
     )
+    model.settle(benchmark, functools.partial(batches.scoring, benchmark))
+    return model, losses
 
 
 @pytest.mark.slow
@@ -753,7 +768,7 @@ def test_two_replicas_train_as_one(tmp_path):
     """With the keys of both in the queue of each, in the order of the rows, and one mask for both."""
     process = start("tests.models.test_dcen", tmp_path / "weights.npz", cwd=tmp_path)
     model, losses = two_steps(tf.distribute.get_strategy())
-    before = made(small(rows=10), queue_size=13)
+    before = made(small(rows=10), queue_size=13, **BESIDE)
     done = process.wait_for(120)
     assert done.returncode == 0, done.err
     with np.load(tmp_path / "weights.npz") as file:

@@ -346,14 +346,15 @@ def test_other_formats_answer_as_the_live_model(tmp_path, monkeypatch, kind):
         written(tmp_path / "two", formats=[kind])
 
 
-def test_a_backbone_is_bundled_if_it_is_the_one_of_the_features(exported, tmp_path, monkeypatch):
+@pytest.mark.parametrize("pooling", [{}, {"pooling": ("gem", "max"), "pool_layers": ("stage4", "stage3")}], ids=str)
+def test_a_backbone_is_bundled_if_it_is_the_one_of_the_features(exported, tmp_path, monkeypatch, pooling):
     """Features by a backbone with random weights, as zslkeras prepare leaves them."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for path in sorted(exported.pictures.iterdir())[:12]:  # the table and some classes; the others have no pictures
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, pictures / path.name)
-    extractor = extract.Extractor(extract.backbones.SMALL, None, 32, ["pooled"])
+    extractor = extract.Extractor(extract.backbones.SMALL, None, 32, ["pooled"], **pooling)
     weights = tmp_path / "small.weights.h5"
     extractor._model.save_weights(weights)
     listed = benchmarks.pictures(f"{pictures}/")
@@ -377,6 +378,12 @@ def test_a_backbone_is_bundled_if_it_is_the_one_of_the_features(exported, tmp_pa
     assert "takes images" in bundle.write(experiment, finished, with_backbone=True, weights=str(weights))
     metadata = json.loads((tmp_path / "run/saved_model/metadata.json").read_text())
     assert metadata["preprocessing"]["backbone"] == "small" and metadata["inputs"]["kind"] == "bytes"
+    assert {key: tuple(metadata["preprocessing"].get(key, ())) for key in pooling} == pooling
+    benchmark = protocol.published(experiment)
+    front = bundle._front_end(benchmark, None, str(weights))
+    for path, row in zip(listed.paths, benchmark.inputs, strict=True):
+        with open(path, "rb") as file:
+            np.testing.assert_allclose(front(tf.constant([file.read()]))[0], row, rtol=1e-4, atol=1e-6)
     for path in pictures.glob("*/*.png"):  # others in their place
         Image.new("RGB", (64, 64)).save(path)
     with pytest.raises(InputError, match="wanted the images that these were made from"):

@@ -220,7 +220,7 @@ def learn_path(model, benchmark, config, look=lambda model: 0, prefer=0):
     """A closed form: the finished model, the run, and what `look` saw at each setting; state `prefer` is kept."""
     seen = []
 
-    def judge(model, state):
+    def judge(model, state, *_):
         seen.append(look(model))
         return Verdict({"state": state}, float(state == prefer), {})
 

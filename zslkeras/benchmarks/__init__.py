@@ -8,12 +8,13 @@ import pathlib
 import numpy as np
 
 from zslkeras.benchmarks import files, folder, shapes, xlsa
+from zslkeras.benchmarks.arrays import from_arrays
 from zslkeras.benchmarks.benchmark import KINDS, STAGES, Benchmark, tune_stage
 from zslkeras.errors import InputError
 from zslkeras.images import store
 from zslkeras.names import BENCHMARKS
 
-__all__ = ["Benchmark", "decoded", "default_root", "load", "pictures", "tune_stage"]
+__all__ = ["Benchmark", "decoded", "default_root", "from_arrays", "load", "pictures", "takes", "tune_stage"]
 
 
 def default_root():
@@ -44,7 +45,9 @@ def load(name, root=None, stage="tune", inputs="features", fold=0, **options):
         raise InputError(f"inputs: got {inputs!r}; wanted one of {', '.join(KINDS)}")
     read = _reader(name, options).read
     final = read(name, pathlib.Path(root) if root else default_root(), inputs, **_known(read, name, options))
-    return tune_stage(final, fold) if stage == "tune" else final
+    benchmark = tune_stage(final, fold) if stage == "tune" else final
+    object.__setattr__(benchmark, "origin", (name, root, options))
+    return benchmark
 
 
 def decoded(benchmark, image_size):
@@ -71,10 +74,25 @@ def pictures(name, root=None, **options):
     return reader.pictures(name, pathlib.Path(root) if root else default_root(), **options)
 
 
+def takes(name, option, **options):
+    """Whether the reader of a benchmark has an option.
+
+    Args:
+        name: as for `load`.
+        option: its name.
+        **options: others that are given.
+    """
+    return option in _options(_reader(name, options).read)
+
+
+def _options(function):
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
 def _known(function, name, options):
     """The options that are set; refuses those that the function does not take."""
     options = {key: value for key, value in options.items() if value is not None}
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = _options(function)
     for key in options:
         if key not in known:
             raise InputError(f"{key}: has no meaning for dataset {name}; wanted one of {', '.join(known)}")

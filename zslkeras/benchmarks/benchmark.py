@@ -15,10 +15,12 @@ from zslkeras.errors import InputError
 
 KINDS = ("features", "maps", "levels", "images")
 STAGES = ("tune", "final")
+_FEW = 5  # validation classes, below which a note says how rough everything is
 HELD_OUT_SHARE = 0.2  # of each seen class's rows, to play test_seen in stage tune
+UNSEEN_SHARE = 0.2  # of the classes, if nothing else says which or how many are unseen
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Benchmark:
     """N rows of one kind of input, C classes, and what each row and class is used for in this stage.
 
@@ -40,6 +42,9 @@ class Benchmark:
         finite: True if the inputs are known to hold no NaN or infinity; else `take` checks each batch.
         features: the name of the extractor that made the inputs; None for images.
         notes: sentences that the user should read once (what was drawn, what was skipped).
+        prepared: of images, how the features were made that `zslkeras prepare` made of them: {name: its record}.
+        origin: (name, root, options) of `benchmarks.load`, which reads its other stages and kinds of inputs; None for
+            one that was made otherwise, and for a changed copy.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Benchmark:
     finite: bool = False
     features: str | None = None
     notes: tuple[str, ...] = ()
+    prepared: dict = dataclasses.field(default_factory=dict)
+    origin: tuple | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self):
         rows, classes = len(self.labels), len(self.class_names)
@@ -107,6 +114,11 @@ class Benchmark:
         if self.attribute_vectors is not None:
             _require_finite(self, "attribute_vectors", self.attribute_vectors)
 
+    def __repr__(self):
+        counts = f"{len(self.seen_classes)} seen and {len(self.unseen_classes)} unseen classes"
+        rows = f"{len(self.train)} rows to train on, {len(self.test_seen) + len(self.test_unseen)} to test on"
+        return f"<Benchmark {self.name}, stage {self.stage}: {self.kind} {self.input_shape}, {counts}, {rows}>"
+
     @property
     def input_shape(self):
         """The shape of one row: (D,), (H, W, F), or a tuple of those for levels."""
@@ -117,6 +129,11 @@ class Benchmark:
     def seen_mask(self):
         """[C] bool, True where a class is seen."""
         return np.isin(np.arange(len(self.class_names)), self.seen_classes)
+
+    @property
+    def tested(self):
+        """The rows that are scored: those of seen classes, then those of unseen ones."""
+        return np.concatenate([self.test_seen, self.test_unseen])
 
     def take(self, rows):
         """The inputs of `rows`, in that order and in their stored dtype; a tuple for levels."""
@@ -171,16 +188,22 @@ def tune_stage(final, fold=0, seed=0):
         A Benchmark with ids renumbered over the seen classes of `final`. It has no embedding of a published unseen
         class, and neither their rows nor the test rows have a label or are in one of its row sets.
     """
+    _require_attributes(final)
     seen, notes = np.sort(final.seen_classes), list(final.notes)
     validation = final.validation_classes
-    # Where the field published none: as large a share of the seen classes as the unseen ones are of all classes.
-    share = len(final.unseen_classes) / max(1, len(final.seen_classes) + len(final.unseen_classes))
-    count = len(validation) if validation is not None else max(2, round(share * len(seen)))
-    _require(count < len(seen), final, f"seen_classes: {len(seen)}", f"more than the {count} validation classes")
+    # Where the field published none: as large a share of the seen classes as the unseen ones are of all classes, and
+    # at most half of them.
+    share = len(final.unseen_classes) / max(1, len(final.seen_classes) + len(final.unseen_classes)) or UNSEEN_SHARE
+    count = len(validation) if validation is not None else max(2, round(min(share, 0.5) * len(seen)))
+    wanted = f"at least {count + 2}: {count} play validation classes, and 2 have to be left to learn from"
+    _require(count + 2 <= len(seen), final, f"seen_classes: {len(seen)}", wanted)
     if fold or validation is None:
         validation = np.sort(np.random.default_rng([seed, fold]).choice(seen, count, replace=False))
         names = ", ".join(final.class_names[c] for c in validation[:8]) + (", ..." if count > 8 else "")
         notes.append(f"validation classes drawn (fold {fold}, seed {seed}): {count} of {len(seen)} seen: {names}")
+    if count < _FEW:
+        one = f"one of them more or less moves accuracies by {100 / count:.0f} points"
+        notes.append(f"only {count} validation classes: {one}, so all that is chosen on them is rough")
     labels_of_train = final.labels[final.train]
     generator = np.random.default_rng([seed, fold, 1])
     held_out = draw_held_out(final.train, labels_of_train, np.setdiff1d(seen, validation), generator)
@@ -240,6 +263,15 @@ def _require_disjoint(benchmark, first, second):
     both = np.intersect1d(getattr(benchmark, first), getattr(benchmark, second))
     kind = "classes" if first.endswith("classes") else "rows"
     _require(not len(both), benchmark, f"{first} and {second} share {kind} {_ids(both)}", "none shared")
+
+
+def _require_attributes(benchmark):
+    """Nothing can be learned from class embeddings that do not tell the seen classes apart."""
+    embeddings = benchmark.class_embeddings[benchmark.seen_classes]
+    columns = embeddings.shape[1]
+    got = "class_embeddings: 1 column" if columns < 2 else "class_embeddings: the same for all seen classes"
+    differ = columns > 1 and (len(embeddings) < 2 or (embeddings != embeddings[0]).any())
+    _require(differ, benchmark, got, "at least two columns that tell classes apart")
 
 
 def _ids(ids):

@@ -246,6 +246,13 @@ def read_inputs(folder, kind, features, rows):
     return tuple(arrays), finite
 
 
+def records(folder, features=None):
+    """{name: how they were made} of what `zslkeras prepare` made in a folder; of one name alone if it is given."""
+    paths = folder.glob("*.json") if features is None else [folder / f"{features}.json"]
+    found = {path.stem: atomic.read_json(path) for path in sorted(paths) if path.with_suffix(".mat").is_file()}
+    return {name: record for name, record in found.items() if "backbone" in record}
+
+
 def rows_file(folder, features):
     """The file that says what the rows are, or None: `<features>.mat`, else `labels.mat`, else any features' file."""
     names = [features, "labels"] if features else ["labels", DEFAULT_FEATURES, *_extractors(folder, "features")]

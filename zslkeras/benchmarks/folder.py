@@ -14,14 +14,14 @@ import re
 import numpy as np
 
 from zslkeras.benchmarks import files, filters
-from zslkeras.benchmarks.benchmark import Benchmark, draw_held_out
+from zslkeras.benchmarks.benchmark import UNSEEN_SHARE, Benchmark, draw_held_out
 from zslkeras.errors import InputError, brief, did_you_mean
 from zslkeras.images import decode
 
 FILTERS = "filters"  # the built-in filter bank, as a name of features
 TABLES = ("classes.csv", "classes.tsv")
-UNSEEN_SHARE = 0.2  # of the classes with images, if nothing else says which are unseen
-_UNSEEN = "class names separated by commas, a file with one per line, or a fraction between 0 and 1"
+NONE = "none"  # the unseen classes are those without images alone, if there are any
+_UNSEEN = f"class names separated by commas, a file with one per line, a fraction between 0 and 1, or {NONE}"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _CHUNK = 1024  # images decoded at a time
 _LARGEST = float(np.finfo(np.float32).max)
@@ -46,9 +46,10 @@ def read(
         root: not used, as the path says where the data is.
         inputs: one of "features", "maps", "levels", "images".
         classes: the table; `<folder>/classes.csv` or `classes.tsv` if None.
-        unseen: class names separated by commas, a file with one class name per line, or a fraction of the classes
-            with images, which are drawn. If None, the classes without images, or a fraction of UNSEEN_SHARE if all
-            have some. A text that is both a class and a file is the class.
+        unseen: a list of class names; or a text: class names separated by commas, a file with one class name per line,
+            a fraction of the classes with images, which are drawn, or "none" for the classes without images alone. If
+            None, the classes without images, or a fraction of UNSEEN_SHARE if all have some. A text that is both a
+            class and something else is the class.
         features: "filters" for the built-in filter bank, or the name of feature files in the folder.
         attribute_vectors: a .npy file, [A, V].
         normalize: whether class embeddings get L2 length one.
@@ -63,6 +64,7 @@ def read(
     unseen_classes, drawn = _unseen(unseen, class_names, with_pictures, seed)
     train, test_seen, test_unseen = _split(labels, unseen_classes, seed)
 
+    prepared = files.records(folder, features) if inputs == "images" else {}
     # The rows keep the order of the file that holds the inputs, so that maps are never copied to be reordered.
     arrays, finite, order, rows, features, chosen = _inputs(folder, inputs, features, pictures)
     row_labels = np.full(rows, -1, np.int32)
@@ -87,6 +89,7 @@ def read(
         finite=finite,
         features=features,
         notes=tuple(note for note in (*notes, drawn, chosen) if note),
+        prepared=prepared,
     )
 
 
@@ -98,9 +101,14 @@ def pictures(name, root, *, classes=None):
     return files.Pictures(folder, tuple(found), paths, labels + 1, tuple(notes))
 
 
-def read_table(path):
-    """Class names, attribute names (none for an .npy) and the [C, A] values of a table of classes."""
-    return _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
+def read_table(path, gaps=False):
+    """Class names, attribute names (none for an .npy) and the [C, A] values of a table of classes.
+
+    Args:
+        path: a CSV, a TSV, or an .npy with the names in a .txt beside it.
+        gaps: whether cells may be empty; they are then NaN.
+    """
+    return _read_npy(path) if path.suffix == ".npy" else _read_csv(path, gaps)
 
 
 def _contents(folder, classes):
@@ -131,7 +139,7 @@ def _read_npy(path):
     return files.different(listed, "class", names), (), embeddings
 
 
-def _read_csv(path):
+def _read_csv(path, gaps):
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
@@ -146,7 +154,7 @@ def _read_csv(path):
             for cells in reader:
                 if any(cells):
                     names.append(cells[0])
-                    rows.append(_numbers(f"{path}: line {reader.line_num}", cells, attributes))
+                    rows.append(_numbers(f"{path}: line {reader.line_num}", cells, attributes, gaps))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a CSV or TSV in UTF-8") from error
     if not rows:
@@ -154,11 +162,14 @@ def _read_csv(path):
     return files.different(path, "class", names), attributes, np.array(rows, np.float32)
 
 
-def _numbers(where, cells, attributes):
+def _numbers(where, cells, attributes, gaps):
     if len(cells) != len(attributes) + 1:
         raise InputError(f"{where}: {len(cells)} cells; wanted {len(attributes) + 1}, as in the header")
     numbers = []
     for cell, attribute in zip(cells[1:], attributes, strict=True):
+        if gaps and not cell.strip():
+            numbers.append(math.nan)
+            continue
         try:
             numbers.append(float(cell))
         except ValueError:
@@ -191,8 +202,11 @@ def _pictures(folder, class_names, table):
 def _unseen(wanted, class_names, with_pictures, seed):
     """Ids of the unseen classes, and a note if they were drawn."""
     without = np.setdiff1d(np.arange(len(class_names)), with_pictures)
-    if wanted is None and len(without):
+    if (wanted is None and len(without)) or (wanted == NONE and NONE not in class_names):
         return without, None
+    if isinstance(wanted, list | tuple):
+        chosen = [class_names.index(name) for name in _known(wanted, class_names)]
+        return _some_left(np.union1d(chosen, without).astype(int), with_pictures), None
     wanted = str(UNSEEN_SHARE if wanted is None else wanted)
     share = _share(wanted, class_names)
     if share is None:
@@ -201,10 +215,20 @@ def _unseen(wanted, class_names, with_pictures, seed):
         count = max(1, min(len(with_pictures) - 1, round(share * len(with_pictures))))
         chosen = np.sort(np.random.default_rng([seed, 0]).choice(with_pictures, count, replace=False))
         note = f"unseen classes drawn (seed {seed}): {', '.join(class_names[label] for label in chosen)}"
-    unseen = np.union1d(chosen, without).astype(int)
+    return _some_left(np.union1d(chosen, without).astype(int), with_pictures), note
+
+
+def _some_left(unseen, with_pictures):
     if not len(np.setdiff1d(with_pictures, unseen)):
         raise InputError(f"unseen: got all {len(with_pictures)} classes with images; wanted one left to train on")
-    return unseen, note
+    return unseen
+
+
+def _known(names, class_names):
+    for name in names:
+        if name not in class_names:
+            raise InputError(f"unseen: no class {name!r}; {did_you_mean(str(name), class_names)}")
+    return names
 
 
 def _share(wanted, class_names):

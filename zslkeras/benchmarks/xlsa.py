@@ -108,6 +108,7 @@ def read(
         finite=finite,
         features=None if inputs == "images" else features,
         notes=tuple(sentence for sentence in (note, doubt, lack) if sentence),
+        prepared=files.records(folder, features) if inputs == "images" else {},
     )
 
 

@@ -6,7 +6,7 @@ import sys
 from zslkeras.errors import did_you_mean
 from zslkeras.version import __version__
 
-COMMANDS = ("prepare", "predict", "export", "serve")
+COMMANDS = ("prepare", "train", "predict", "export", "serve")
 
 
 def main(argv=None):

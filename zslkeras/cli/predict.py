@@ -3,12 +3,14 @@
 DIR is a `saved_model` that was exported --with_backbone, or the folder of its run. --classes adds the classes of a
 table, with one line per class and the attributes in any order. If the model knows a class of that name, the table's
 attributes replace its own, and the class stays seen or unseen. Any other class is added as one that was never trained.
+Columns and cells may be missing: they are filled in by what goes together in the known classes.
 --only_new leaves out all classes that are not in the table. --write_table writes a table to start from.
 """
 
 import dataclasses
 import json
 import pathlib
+import sys
 
 from zslkeras.cli import flags
 
@@ -22,6 +24,9 @@ class Settings:
     )
     classes: str | None = flags.flag(None, "classes by their attributes: CSV, TSV, or .npy with names in a .txt")
     only_new: bool = flags.flag(False, "recognise only the classes of --classes")
+    missing: str = flags.flag(
+        "fill", "attributes that --classes lacks are filled in, or refused", choices=("fill", "refuse")
+    )
     top: int = flags.flag(5, "classes shown per image", least=1)
     json: bool = flags.flag(False, "print JSON")
     attention: str | None = flags.flag(None, "folder for figures of where the model looks")
@@ -35,7 +40,15 @@ def main(settings, images):
     if settings.write_table:
         exported.write_table(pathlib.Path(settings.write_table))
         return
-    found = exported.recognise(images, settings.classes, settings.only_new, settings.top, settings.attention)
+    found = exported.recognise(
+        images,
+        settings.classes,
+        settings.only_new,
+        settings.top,
+        settings.attention,
+        settings.missing,
+        say=lambda line: print(line, file=sys.stderr),
+    )
     print(json.dumps(found, indent=1) if settings.json else recognise.as_text(found))
 
 

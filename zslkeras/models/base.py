@@ -70,6 +70,7 @@ class ZeroShotModel(keras.Model):
             aggregation="only_first_replica",
             name="draws",
         )
+        self._add_backbone()
         self.beside = self._closed_form()
         self.trackers = {name: keras.metrics.Mean(name) for name in self.losses_reported}
         # Sub-networks are built in __init__: `fit` calls an unbuilt model symbolically, which fails under a strategy.
@@ -93,7 +94,7 @@ class ZeroShotModel(keras.Model):
         )
         model.adapt(benchmark)
         if model.beside is not None:
-            model.beside.fit(benchmark)
+            model.beside.fit(model.pooled_stage(benchmark))
         return model
 
     @classmethod
@@ -160,12 +161,21 @@ class ZeroShotModel(keras.Model):
         Returns:
             [B, K]. A class has the same score alone, in another order and among others.
         """
-        own = self.own_scores(inputs, class_embeddings)
-        return own if self.beside is None else self.beside(own, inputs, class_embeddings)
+        if self.beside is None:
+            return self.own_scores(inputs, class_embeddings)
+        return self.beside(*self.scores_and_pooled(inputs, class_embeddings), class_embeddings)
 
     def own_scores(self, inputs, class_embeddings):
         """`score_classes` of the method alone, where a closed form may be added to it."""
         raise NotImplementedError
+
+    def scores_and_pooled(self, inputs, class_embeddings):
+        """`own_scores`, and the features [B, D] that the closed form reads."""
+        return self.own_scores(inputs, class_embeddings), conditioning.pooled(inputs)
+
+    def pooled_stage(self, benchmark):
+        """The stage as the closed form reads it before training."""
+        return benchmark
 
     def decide(self, scores, inputs, seen_mask, gamma):
         """Labels [B] by calibrated stacking: unseen classes get `gamma` on top; a tie goes to the seen class."""
@@ -226,12 +236,20 @@ class ZeroShotModel(keras.Model):
         if given:
             self.compile(**{key: keras.saving.deserialize_keras_object(saved) for key, saved in given.items()})
 
+    @property
+    def pooled_width(self):
+        """How many features the closed form reads."""
+        return conditioning.pooled_width(self.row_shape)
+
+    def _add_backbone(self):
+        """Makes the layers that images go through first, for methods that read images."""
+
     def _closed_form(self):
         """The closed form that the config puts beside the method, or None."""
         if not conditioning.is_beside(self.config):
             return None
         seen = int(np.count_nonzero(keras.ops.convert_to_numpy(self.seen_mask)))
-        return conditioning.Beside(self.config, self.row_shape, self.class_embeddings.shape[1], seen, name="beside")
+        return conditioning.Beside(self.config, self.pooled_width, self.class_embeddings.shape[1], seen, name="beside")
 
     def _next_seed(self):
         self.draws.assign_add(1)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics
 from zslkeras.models.config import Config, setting
-from zslkeras.models.layers import FeatureScaling, Whitening, l2_normalize
+from zslkeras.models.layers import FeatureScaling, Whitening, add_rows, l2_normalize
 from zslkeras.names import AUTO, SCALINGS
 
 _ROWS = 2048  # rows brought into the space at a time
@@ -40,6 +40,11 @@ class Setting:
     embedding_scaling: str
     kernel: float
     ridge: float
+
+    @property
+    def space(self):
+        """What the space of the features depends on."""
+        return self.scaling, self.whitening
 
 
 def settings(scalings, whitenings, embedding_scalings, kernels, ridges):
@@ -112,11 +117,10 @@ class ClosedForm(keras.layers.Layer):
                 self.embedding_scaling.fit_classes(one.embedding_scaling, benchmark)
                 self.centres.assign(self.embedding_scaling(benchmark.class_embeddings[benchmark.seen_classes]))
                 distances = np.asarray(_squared_distances(self.centres, self.centres))
-            if one.kernel:
-                self.kernel_width.assign(one.kernel * np.median(distances[np.triu_indices(len(distances), 1)]))
-            else:
-                self.kernel_width.assign(0.0)
-            kernel = np.asarray(self._kernel(self.centres), np.float64)
+            if (one.embedding_scaling, one.kernel) != (last.embedding_scaling, last.kernel):
+                between = np.median(distances[np.triu_indices(len(distances), 1)]) if one.kernel else 0.0
+                self.kernel_width.assign(one.kernel * between)
+                kernel = np.asarray(self._kernel(self.centres), np.float64)
             self.matrix.assign(np.linalg.solve(kernel + one.ridge * np.eye(len(kernel)), means))
             last = one
             yield one
@@ -131,7 +135,11 @@ class ClosedForm(keras.layers.Layer):
 
     def call(self, inputs, class_embeddings):
         """The cosine [B, K] of rows and prototypes."""
-        return tf.matmul(self.features(inputs), self.prototypes(class_embeddings), transpose_b=True)
+        return self.compare(self.features(inputs), class_embeddings)
+
+    def compare(self, features, class_embeddings):
+        """`call` for rows that are in the space already: what differs between settings with the same space."""
+        return tf.matmul(features, self.prototypes(class_embeddings), transpose_b=True)
 
     def _kernel(self, classes):
         """k(classes, A_S): [K, S]."""
@@ -143,7 +151,7 @@ class ClosedForm(keras.layers.Layer):
         sums, places = np.zeros((len(seen_classes), self.matrix.shape[1])), np.searchsorted(seen_classes, labels)
         for start in range(0, len(rows), _ROWS):
             part = slice(start, start + _ROWS)
-            np.add.at(sums, places[part], np.asarray(self.features(np.asarray(take(rows[part]), np.float32))))
+            add_rows(sums, places[part], np.asarray(self.features(np.asarray(take(rows[part]), np.float32))))
         return sums / np.bincount(places, minlength=len(seen_classes))[:, None]
 
 
@@ -186,9 +194,9 @@ def probe(benchmark):
     labels, classes = benchmark.labels[tested], benchmark.class_embeddings
     best, highest, space = None, -np.inf, None
     for one in form.fit(_PROBED, benchmark, take):
-        if space != (one.scaling, one.whitening):
-            features, space = form.features(take(tested)), (one.scaling, one.whitening)
-        scores = tf.matmul(features, form.prototypes(classes), transpose_b=True).numpy()
+        if space != one.space:
+            features, space = form.features(take(tested)), one.space
+        scores = form.compare(features, classes).numpy()
         area = metrics.evaluate(scores, labels, benchmark.seen_classes, benchmark.unseen_classes)["AUSUC"]
         if area > highest:
             best, highest = one, area
@@ -207,6 +215,10 @@ class BesideConfig(Config):
     closed_form_kernel: float = setting(AUTO, least=0, auto=True)
     closed_form_ridge: float = setting(AUTO, above=0, auto=True)
 
+    def pooled_stage(self, benchmark):
+        """The stage as the closed form reads it before training; without images, if it has any."""
+        return benchmark
+
 
 def is_beside(config):
     """Whether a config puts a closed form beside its model."""
@@ -220,10 +232,17 @@ def automatic(config):
 
 
 def resolved(config, benchmark):
-    """{setting: value} for each of `automatic`: what `probe` chooses in stage "tune"."""
+    """{setting: value} for each of `automatic`: by the benchmark alone, or what `probe` chooses in stage "tune"."""
+    known = config.known(benchmark)
+    config = dataclasses.replace(config, **known)
     names = automatic(config)
-    found = dataclasses.asdict(probe(benchmark)) if names else {}
-    return {name: found[name.removeprefix(_PREFIX).removeprefix("region_")] for name in names}
+    found = dataclasses.asdict(probe(pooled_stage(config, benchmark))) if names else {}
+    return known | {name: found[name.removeprefix(_PREFIX).removeprefix("region_")] for name in names}
+
+
+def pooled_stage(config, benchmark):
+    """The stage as a closed form reads it, for a config of any model."""
+    return config.pooled_stage(benchmark) if isinstance(config, BesideConfig) else benchmark
 
 
 def setting_of(config, state):
@@ -259,16 +278,15 @@ class Beside(keras.layers.Layer):
     form exactly, and training starts from there.
     """
 
-    def __init__(self, config, input_shape, attributes, seen, **kwargs):
+    def __init__(self, config, width, attributes, seen, **kwargs):
         """
         Args:
             config: a `BesideConfig` without "auto".
-            input_shape: of a row of what `pooled` takes.
-            attributes, seen: as of `ClosedForm`.
+            width, attributes, seen: as of `ClosedForm`.
         """
         super().__init__(dtype="float32", **kwargs)
         self.config = config
-        self.form = ClosedForm(pooled_width(input_shape), attributes, seen, name="form")
+        self.form = ClosedForm(width, attributes, seen, name="form")
         self.form_factor = self.add_weight(shape=(), initializer="ones", trainable=False, name="form_factor")
         self.own_factor = self.add_weight(shape=(), initializer="zeros", trainable=False, name="own_factor")
         self.built = True
@@ -284,9 +302,9 @@ class Beside(keras.layers.Layer):
         """Sets the factor of the model's own scores by what they are for `measured` rows."""
         self.own_factor.assign(1.0 / _spread(own_scores))
 
-    def call(self, own_scores, inputs, class_embeddings):
-        """Own scores [B, K], of classes [K, A], plus those of the closed form."""
-        return self.own_factor * own_scores + self.form_factor * self.form(pooled(inputs), class_embeddings)
+    def call(self, own_scores, features, class_embeddings):
+        """Own scores [B, K], of classes [K, A], plus those of the closed form on pooled features [B, D]."""
+        return self.own_factor * own_scores + self.form_factor * self.form(features, class_embeddings)
 
 
 def measured(benchmark):

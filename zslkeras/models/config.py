@@ -48,6 +48,16 @@ class Config:
                 raise InputError(f"{field.name}: got {value!r}; wanted {missed}")
             object.__setattr__(self, field.name, _as_declared(wanted, value))
 
+    def known(self, benchmark):
+        """{setting: value} of the settings that are "auto" and follow from the benchmark without any search."""
+        del benchmark
+        return {}
+
+    def told(self, benchmark):
+        """Sentences on what `known` is, for the screen."""
+        del benchmark
+        return ()
+
 
 def build(model, name, *layers):
     """The config of a model: its defaults, then each of `layers` in turn; the last one wins.

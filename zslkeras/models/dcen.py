@@ -32,57 +32,85 @@ import tensorflow as tf
 
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
-from zslkeras.models.base import ZeroShotModel
-from zslkeras.models.config import Config, setting
+from zslkeras.models import conditioning
+from zslkeras.models.config import setting
 from zslkeras.models.layers import NORM_FLOOR, VARIANCE_EPSILON, dense, l2_normalize, load_backbone
 from zslkeras.models.optimizers import CoupledAdam
-from zslkeras.names import SAMPLERS
+from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone, pooled_stage
+from zslkeras.names import AUTO, SAMPLERS
 
+# What `DCENConfig` means by "auto". A pretrained backbone moves little, with the statistics that it came with, and for
+# about as many images of training whatever the data.
+_PRETRAINED = {"backbone_rate": 0.1, "freeze_batch_norm": True}
+_FROM_NOTHING = {"backbone_rate": 1.0, "freeze_batch_norm": False}
+_IMAGES, _LEAST, _MOST = 14_000, 4, 20  # images of training, and epochs
+_QUEUE = 1024  # keys, where there are images enough
 _MEASURED = 64  # images that the first moving statistics are computed from
 
 
 @dataclasses.dataclass(frozen=True)
-class DCENConfig(Config):
-    """The defaults are the paper's where it gives a value, for a small backbone trained from scratch."""
+class DCENConfig(BackboneConfig):
+    """One setting for all data: docs/notes/dcen.md. The paper's values are in `presets` where these differ."""
 
+    closed_form: float = setting(4.0, least=0)  # the method alone is behind after so few epochs
     lambda1: float = setting(0.1, least=0)  # of L_id, "suitable for most cases"; 0: no visual contrastive module
     lambda2: float = setting(0.1, least=0)  # of L_sp, only shown in Fig. 4 (b); 0: no prediction of attributes
     tau: float = setting(0.07, above=0)  # in Eq. (5)
-    momentum: float = setting(0.999, least=0, most=1)  # m in Eq. (6); below some 5,000 steps g stays near its start
-    blocks: int = setting(2, least=1)  # K
+    momentum: float = setting(0.99, least=0, most=1)  # m in Eq. (6); with 0.999 g stays near its start for 5,000 steps
+    blocks: int = setting(1, least=1)  # K
     mask_probability: float = setting(0.5, least=0, most=1)  # of a class
     sigma: float = setting(0.3, least=0, most=1)  # share of masked elements, unreadable in Fig. 6 (a); 0: no masking
     triplet: bool = True  # the second term of Eq. (3)
-    views: str = setting("kept", choices=tuple(augment.TABLE_2))  # a row of Table 2
+    views: str = setting("flip", choices=tuple(augment.TABLE_2))  # a row of Table 2
     # Not in the paper.
     prediction_norm: str = setting("squared", choices=("squared", "printed"))
-    queue_size: int = setting(4096, least=1)  # keys; at most half the training rows, see for_benchmark
-    crop_scale: tuple[float, ...] = augment.Views.crop_scale
+    queue_size: int = setting(AUTO, least=1, auto=True)  # keys; at most half the training rows, see for_benchmark
+    crop_scale: tuple[float, ...] = (0.4, 1.0)
     blur_sigma: tuple[float, ...] = augment.Views.blur_sigma
-    backbone: str = backbones.SMALL
-    weights: str | None = None  # "imagenet" or a file
-    preprocessing: str = setting("own", choices=backbones.PREPROCESSINGS)
-    image_size: int = setting(64, least=1)
-    feature_dim: int = setting(2048, least=1)  # of f and h, as in the lineage
-    hidden: int = setting(1024, least=1)  # of h, as in the lineage, and of the prediction
+    # Of the backbone, fine to coarse: what the closed form reads; f is made of the last one. None: the last map.
+    pool_layers: tuple[str, ...] | None = setting(AUTO, auto=True)
+    feature_dim: int = setting(512, least=1)  # of f and h
+    hidden: int = setting(512, least=1)  # of h and of the prediction
     norm_momentum: float = setting(0.9, least=0, below=1)  # of moving statistics; Keras has 0.99
-    learning_rate: float = setting(2e-4, above=0)  # as in the lineage, and the next four
-    beta1: float = setting(0.5, least=0, below=1)  # of Adam
-    weight_decay: float = setting(1e-4, least=0)  # in the gradient
-    drop_every: int = setting(30, least=1)  # epochs, after which the rate is a tenth; counted anew after frozen ones
-    epochs: int = setting(90, least=1)
-    backbone_rate: float = setting(1.0, least=0)  # times the learning rate
+    learning_rate: float = setting(1e-3, above=0)
+    beta1: float = setting(0.5, least=0, below=1)  # of Adam, as in the lineage
+    weight_decay: float = setting(1e-4, least=0)  # in the gradient, as in the lineage
+    # Epochs, after which the rate is a tenth; counted anew after frozen ones.
+    drop_every: int = setting(AUTO, least=1, auto=True)
+    epochs: int = setting(AUTO, least=1, auto=True)
+    backbone_rate: float = setting(AUTO, least=0, auto=True)  # times the learning rate
     frozen_epochs: int = setting(0, least=0)  # the first ones, in which the backbone does not change
     freeze_backbone: bool = False  # in all epochs
-    freeze_batch_norm: bool = False  # of the backbone; it is also frozen if one of the two above is set
+    # Of the backbone; it is also frozen if one of the two above is set.
+    freeze_batch_norm: bool = setting(AUTO, auto=True)
     averaging: float = setting(0.0, least=0, most=1)  # of weights over epochs, see training.loop.Run
-    batch_size: int = setting(64, least=1)
+    batch_size: int = setting(32, least=1)
     sampler: str = setting("plain", choices=SAMPLERS)
-    patience: int | None = setting(20, least=1)
+    patience: int | None = setting(None, least=1)
 
     def __post_init__(self):
         super().__post_init__()
         self.view_settings()  # checks its own settings
+
+    def known(self, benchmark):
+        """As in the base; "auto" in the schedule is what a pretrained backbone takes, or one from nothing."""
+        found = super().known(benchmark)
+        rows, pretrained = len(benchmark.train), found.get("weights", self.weights)
+        epochs = self.epochs
+        if epochs == AUTO:
+            epochs = min(max(round(_IMAGES / rows), _LEAST), _MOST) if pretrained else _MOST
+        wanted = {
+            **(_PRETRAINED if pretrained else _FROM_NOTHING),
+            "epochs": epochs,
+            "drop_every": max(1, round(0.7 * epochs)),
+            "queue_size": max(1, min(_QUEUE, rows // 2)),
+            "pool_layers": backbones.LEVELS.get(found.get("backbone", self.backbone), ())[-2:] or None,
+        }
+        return found | {name: value for name, value in wanted.items() if getattr(self, name) == AUTO}
+
+    @property
+    def layers(self):
+        return self.pool_layers
 
     def view_settings(self):
         row = augment.TABLE_2[self.views]
@@ -182,7 +210,7 @@ class Encoder(keras.layers.Layer):
     def __init__(self, config, **kwargs):
         super().__init__(autocast=False, **kwargs)  # bfloat16 cannot hold fractions of 0 to 255
         self.config = config
-        self.backbone = backbones.backbone(config.backbone, None, config.image_size)  # see load_backbone
+        self.backbone = backbones.backbone(config.backbone, None, config.image_size, config.layers)  # see load_backbone
         self.backbone.trainable = not config.freeze_backbone
         norms = [layer for layer in self.backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
         for layer in norms:
@@ -190,7 +218,7 @@ class Encoder(keras.layers.Layer):
             if config.freeze_batch_norm or config.frozen_epochs:
                 layer.trainable = False  # Keras then uses the moving statistics in training too
         self.projection = keras.layers.Conv2D(config.feature_dim, 1, use_bias=False, name="projection")
-        self.projection.build(self.backbone.output_shape)
+        self.projection.build(self.backbone.outputs[-1].shape)
         self.norm = _normalisation(config, "norm")
         self.norm.build((None, None, None, config.feature_dim))
         self.untrained_norms = [self.norm] if config.weights else [self.norm, *norms]
@@ -200,29 +228,38 @@ class Encoder(keras.layers.Layer):
         """`frozen`: bool [], whether the backbone has no gradient in this step; None if it has one in every step."""
         prepared = self._prepared(images)
 
-        def maps_of():
-            return self.backbone(prepared, training=training)
+        def last_map():
+            return self._maps(prepared, training)[-1]
 
         # A frozen step saves the backward pass through the backbone.
-        maps = maps_of() if frozen is None else tf.cond(frozen, lambda: tf.stop_gradient(maps_of()), maps_of)
+        maps = last_map() if frozen is None else tf.cond(frozen, lambda: tf.stop_gradient(last_map()), last_map)
         return self._projected(maps, training)
+
+    def with_maps(self, images):
+        """Representations, and the maps [B, H, W, F] of the layers that the closed form reads, of which f is made."""
+        maps = self._maps(self._prepared(images), training=False)
+        return self._projected(maps[-1], training=False), maps
+
+    def _maps(self, prepared, training):
+        maps = self.backbone(prepared, training=training)
+        return maps if isinstance(maps, list) else [maps]
+
+    def _projected(self, maps, training):
+        maps = tf.nn.relu(self.norm(self.projection(maps), training=training))
+        return tf.reduce_mean(tf.cast(maps, tf.float32), axis=[1, 2])
 
     def measure(self, images):
         """Starts moving statistics that came without trained weights at those of `images`. Otherwise g, whose
         statistics follow as slowly as its weights, would normalise with statistics of no image for a long time."""
         for norm in self.untrained_norms:
             norm.momentum = 0.0
-        maps = self.backbone(self._prepared(images), training=not self.config.weights)
-        self._projected(maps, training=True)
+        maps = self._maps(self._prepared(images), training=not self.config.weights)
+        self._projected(maps[-1], training=True)
         for norm in self.untrained_norms:
             norm.momentum = self.config.norm_momentum
 
     def _prepared(self, images):
         return backbones.preprocess(self.config.backbone, images, self.config.preprocessing)
-
-    def _projected(self, maps, training):
-        maps = tf.nn.relu(self.norm(self.projection(maps), training=training))
-        return tf.reduce_mean(tf.cast(maps, tf.float32), axis=[1, 2])
 
 
 class Predictor(keras.layers.Layer):
@@ -246,11 +283,10 @@ class Predictor(keras.layers.Layer):
         return self.out(self.decoder(tf.concat(both, axis=1), training=training))
 
 
-class DCEN(ZeroShotModel):
+class DCEN(OwnBackbone):
     """Representations of images and classes, learned for the task and beyond it."""
 
     Config = DCENConfig
-    eats = "images"
     ablations = _TABLE_3 | _TABLE_2
     losses_reported = ("instance_loss", "semantic_loss", "prediction_loss")
 
@@ -261,9 +297,6 @@ class DCEN(ZeroShotModel):
             raise InputError(f"seen classes: got {seen.sum()}; wanted at least 2 for a triplet")
         self.seen_classes = np.flatnonzero(seen)
         self.place_among_seen = np.cumsum(seen, dtype=np.int32) - 1
-        self.encoder = Encoder(config, name="encoder")  # f
-        self.momentum_encoder = Encoder(config, name="momentum_encoder")  # g
-        self.momentum_encoder.trainable = False
         widths = [config.hidden] * (config.blocks - 1) + [config.feature_dim]
         self.semantic = _fc_blocks(config, num_attributes, widths, "semantic")  # h
         if config.lambda2 > 0:
@@ -293,7 +326,7 @@ class DCEN(ZeroShotModel):
 
     def adapt(self, benchmark):
         config = self.config
-        load_backbone(self.encoder.backbone, config)
+        load_backbone(self.encoder.backbone, config, config.layers)
         rows = np.random.default_rng(self.seed).permutation(benchmark.train)[:_MEASURED]
         self.encoder.measure(augment.plain(benchmark.take(rows), config.image_size))
         self._follow(momentum=0.0)
@@ -357,9 +390,11 @@ class DCEN(ZeroShotModel):
             self.position.assign(position)
         return self.report(instance_loss=instance, semantic_loss=semantic, prediction_loss=prediction)
 
-    def score_classes(self, inputs, class_embeddings):
-        """The cosine of f(I) and h(a), Eq. (8)."""
-        return 1.0 - distance(self.features(inputs), self.semantic(tf.cast(class_embeddings, tf.float32)))
+    def scores_and_pooled(self, inputs, class_embeddings):
+        """The cosine of f(I) and h(a), Eq. (8), and the pooled maps of the backbone."""
+        features, maps = self.encoder.with_maps(augment.plain(inputs, self.config.image_size))
+        classes = self.semantic(tf.cast(class_embeddings, tf.float32))
+        return 1.0 - distance(features, classes), conditioning.pooled(maps if self.config.layers else maps[-1])
 
     def features(self, inputs):
         """f(I) of images [B, H, W, 3], 0 to 255: [B, D]."""
@@ -368,6 +403,22 @@ class DCEN(ZeroShotModel):
     def embed(self, inputs):
         """The space of Fig. 5: {"representation": f(I)}."""
         return {"representation": self.features(inputs)}
+
+    def pooled_stage(self, benchmark):
+        return pooled_stage(self.config, self.encoder.backbone, benchmark)
+
+    @property
+    def pooled_width(self):
+        return sum(maps.shape[-1] for maps in self.encoder.backbone.outputs)
+
+    @property
+    def trains_backbone(self):
+        return not self.config.freeze_backbone
+
+    def _add_backbone(self):
+        self.encoder = Encoder(self.config, name="encoder")  # f
+        self.momentum_encoder = Encoder(self.config, name="momentum_encoder")  # g
+        self.momentum_encoder.trainable = False
 
     def _masked(self, attributes):
         """a^ of attributes [S, A] in training; all replicas use the draws of the first."""

@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
+from zslkeras.models import conditioning
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
 from zslkeras.models.config import setting
@@ -41,6 +42,7 @@ from zslkeras.models.layers import (
 )
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import AdamWithSlowPart, adam
+from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone, pooled_stage
 from zslkeras.names import SAMPLERS
 
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
@@ -256,7 +258,6 @@ class DRMN(ZeroShotModel):
     def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
         num_classes, num_attributes = class_embeddings.shape
-        self._add_backbone()
         shapes = self.level_shapes
         self.level = _place(config.fused_level if config.fusion else config.single_level, len(shapes))
         self.width = shapes[self.level][-1]  # C
@@ -340,7 +341,7 @@ class DRMN(ZeroShotModel):
 
     def own_scores(self, inputs, class_embeddings):
         """o of Eq. (8), without the head."""
-        return self._logits(self._attribute_scores(inputs), class_embeddings)
+        return self._scored(self._levels(inputs), class_embeddings)
 
     def seen_answers(self, scores, inputs, seen_mask):
         """The second argmax of Algorithm 1: of beta softmax(o) + (1 - beta) softmax(g) over the seen classes.
@@ -421,17 +422,17 @@ class DRMN(ZeroShotModel):
         """Of each level, fine to coarse: (H, W, F)."""
         return self.row_shape
 
-    def _add_backbone(self):
-        """Inputs are levels already."""
-
     def _read(self, inputs):
         """The maps of all levels, as they come."""
         return inputs
 
     def _levels(self, inputs):
         """The maps of all levels, in the precision of the layers."""
-        levels, kind = zip(self.scalings, self._read(inputs), strict=True), self.config.region_scaling
-        return [tf.cast(scaled_maps(scaling, kind, maps), self.compute_dtype) for scaling, maps in levels]
+        return self._scaled(self._read(inputs))
+
+    def _scaled(self, levels):
+        pairs, kind = zip(self.scalings, levels, strict=True), self.config.region_scaling
+        return [tf.cast(scaled_maps(scaling, kind, maps), self.compute_dtype) for scaling, maps in pairs]
 
     def _found(self, regions):
         """h of Sec. 3.1: [B, A, C], the attended feature of each attribute."""
@@ -450,7 +451,13 @@ class DRMN(ZeroShotModel):
         return tf.reduce_sum(tf.cast(found, tf.float32) * self._lookups(self.w4), axis=2)
 
     def _attribute_scores(self, inputs):
-        return self._scores(self._found(self.fuse(self._levels(inputs))))
+        return self._scores_of_attributes(self._levels(inputs))
+
+    def _scores_of_attributes(self, levels):
+        return self._scores(self._found(self.fuse(levels)))
+
+    def _scored(self, levels, class_embeddings):
+        return self._logits(self._scores_of_attributes(levels), class_embeddings)
 
     def _lookups(self, matrix):
         """p_a W of every attribute: [A, C], in float32, as it costs little."""
@@ -484,35 +491,47 @@ class DRMN(ZeroShotModel):
 
 
 @dataclasses.dataclass(frozen=True)
-class DRMNFromPicturesConfig(DRMNConfig):
-    closed_form: float = setting(0.0, least=0, most=0)  # only beside levels
-    epochs: int = setting(30, least=1)
-    # Sec. 4 has a ResNet-101 trained on ImageNet, but no image size.
-    backbone: str = "resnet101"
-    weights: str | None = "imagenet"  # or a file, or None: random ones
-    preprocessing: str = setting("own", choices=backbones.PREPROCESSINGS)
-    image_size: int = setting(448, least=1)  # as in the works it compares with
+class DRMNFromPicturesConfig(BackboneConfig, DRMNConfig):
+    """As of DRMN; Sec. 4 has a ResNet-101 trained on ImageNet, but no image size."""
+
     backbone_rate: float = setting(0.0, least=0)  # times the learning rate; 0 does not train the backbone
 
+    @property
+    def layers(self):
+        return backbones.default_layers(self.backbone)
 
-class DRMNFromPictures(DRMN):
+
+class DRMNFromPictures(OwnBackbone, DRMN):
     """DRMN with its backbone: reads images instead of levels. The backbone's moving statistics never change."""
 
     Config = DRMNFromPicturesConfig
-    eats = "images"
 
     @property
     def level_shapes(self):
         return tuple(shape[1:] for shape in self.backbone.output_shape)
 
+    @property
+    def pooled_width(self):
+        return conditioning.pooled_width(self.level_shapes)
+
+    @property
+    def trains_backbone(self):
+        return self.config.backbone_rate > 0
+
+    def pooled_stage(self, benchmark):
+        return pooled_stage(self.config, self.backbone, benchmark)
+
+    def scores_and_pooled(self, inputs, class_embeddings):
+        levels = self._read(inputs)
+        return self._scored(self._scaled(levels), class_embeddings), conditioning.pooled(levels)
+
     def _add_backbone(self):
         config = self.config
-        layers = backbones.default_layers(config.backbone)
-        self.backbone = backbones.backbone(config.backbone, None, config.image_size, layers)  # see load_backbone
+        self.backbone = backbones.backbone(config.backbone, None, config.image_size, config.layers)  # see load_backbone
         self.backbone.trainable = config.backbone_rate > 0
 
     def adapt(self, benchmark):
-        load_backbone(self.backbone, self.config, backbones.default_layers(self.config.backbone))
+        load_backbone(self.backbone, self.config, self.config.layers)
         super().adapt(benchmark)
 
     def compile(self, optimizer=None, **kwargs):

@@ -174,7 +174,7 @@ class Whitening(keras.layers.Layer):
         sums, products = np.zeros((len(classes), self.width)), np.zeros((self.width, self.width))
         for start in range(0, len(rows), _ROWS):
             part = np.asarray(take(rows[start : start + _ROWS]), np.float64)
-            np.add.at(sums, place[start : start + _ROWS], part)
+            add_rows(sums, place[start : start + _ROWS], part)
             products += part.T @ part
         return (products - (sums.T / counts) @ sums) / len(rows)
 
@@ -189,6 +189,12 @@ class Whitening(keras.layers.Layer):
 
     def call(self, features):
         return l2_normalize(tf.matmul(features, self.matrix))
+
+
+def add_rows(sums, places, rows):
+    """sums[places] += rows, one row after the other: what np.add.at does in twenty times the time."""
+    for place, row in zip(places, rows, strict=True):
+        sums[place] += row
 
 
 def _parts(take, rows, unit):

@@ -69,7 +69,35 @@ _V1 = {
         "epochs": 30,
     },
 }
-_V1["drmn_pictures"] = _V1["drmn"]
+_V1["drmn_pictures"] = _V1["drmn"] | {
+    "backbone": "resnet101",
+    "weights": "imagenet",
+    "preprocessing": "own",
+    "image_size": 448,  # Sec. 4 has a ResNet-101 trained on ImageNet, but no image size; this is of its competitors
+}
+# A small backbone, trained from nothing. Widths, rates and schedule are those of later code by the authors.
+_V1["dcen"] = {
+    "closed_form": 0.0,
+    "backbone": "small",
+    "weights": None,
+    "preprocessing": "own",
+    "image_size": 64,
+    "pool_layers": None,
+    "momentum": 0.999,
+    "blocks": 2,
+    "views": "kept",
+    "queue_size": 4096,
+    "crop_scale": (0.08, 1.0),
+    "feature_dim": 2048,
+    "hidden": 1024,
+    "learning_rate": 2e-4,
+    "drop_every": 30,
+    "epochs": 90,
+    "backbone_rate": 1.0,
+    "freeze_batch_norm": False,
+    "batch_size": 64,
+    "patience": 20,
+}
 
 # For photographs, without early stopping, which might come before the backbone is trained at all.
 _RESNET101 = {"backbone": "resnet101", "weights": "imagenet", "image_size": 448, "patience": None}

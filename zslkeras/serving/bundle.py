@@ -5,13 +5,11 @@ on: by the built-in filter bank, or by a backbone with the weights in the featur
 from images, it only brings them to size.
 """
 
-import io
 import os
 import pathlib
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from zslkeras import atomic, protocol
 from zslkeras.benchmarks import filters, folder
@@ -38,13 +36,24 @@ def write(experiment, finished, with_backbone=False, weights=None, formats=()):
     """
     benchmark = protocol.published(experiment)
     model = protocol.rebuilt(experiment, finished, benchmark)
-    tests = np.concatenate([benchmark.test_unseen, benchmark.test_seen, benchmark.train])
-    rows = np.unique(tests[np.linspace(0, len(tests) - 1, CHECKED_ROWS).astype(int)])
-    asked, front = benchmark.take(rows), None
-    if with_backbone:
-        front = _front_end(benchmark, model, weights or "imagenet")
-        stored, asked = asked, _contents(experiment.data, benchmark, rows)
-        _require_as_stored(front(tf.constant(asked)), stored, benchmark)
+    front = front_end(experiment.data, benchmark, model, weights) if with_backbone else None
+    return save(experiment.out / NAME, experiment, finished, benchmark, model, front, formats)
+
+
+def save(path, experiment, finished, benchmark, model, front=None, formats=(), **more):
+    """Writes the SavedModel of a rebuilt model of a run to `path`, and returns a line about it.
+
+    Args:
+        path: of the folder.
+        experiment, finished: what was run.
+        benchmark: its stage "final".
+        model: see `protocol.rebuilt`.
+        front: from `front_end`, or None for endpoints that take what the model takes.
+        formats: further formats, from names.FORMATS.
+        **more: what else `metadata.json` says.
+    """
+    rows = _checked(benchmark)
+    asked = _contents(experiment.data, benchmark, rows) if front else benchmark.take(rows)
     facts = {
         "model": experiment.model,
         "dataset": experiment.data.name,
@@ -52,17 +61,37 @@ def write(experiment, finished, with_backbone=False, weights=None, formats=()):
         "features": benchmark.features,
         "classes": list(benchmark.class_names),
         "seen": benchmark.seen_mask.tolist(),
-        "attributes": _attributes(benchmark, experiment.data.options),
+        "attributes": attributes(benchmark, experiment.data.options),
         "seed": finished.choice.seed,
+        **more,
     }
-    path = experiment.out / NAME
     export.write(path, model, facts, asked, finished.choice.gamma, front, formats)
     size = sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
     takes = "images" if front else benchmark.kind
     return f"exported: {path}, {size / 1e6:.1f} MB, takes {takes}; reloaded without this package, it answers the same"
 
 
-def _attributes(benchmark, options):
+def front_end(data, benchmark, model, weights=None):
+    """The FrontEnd that makes of images what a model was trained on; refuses one that does not.
+
+    Args:
+        data: where the benchmark's images are read from.
+        benchmark: stage "final", as the model read it.
+        model: of it.
+        weights: of the backbone, as given to `zslkeras prepare`; None for ImageNet's.
+    """
+    front, rows = _front_end(benchmark, model, weights or "imagenet"), _checked(benchmark)
+    _require_as_stored(front(tf.constant(_contents(data, benchmark, rows))), benchmark.take(rows), benchmark)
+    return front
+
+
+def _checked(benchmark):
+    """The rows on which an export is checked."""
+    tests = np.concatenate([benchmark.test_unseen, benchmark.test_seen, benchmark.train])
+    return np.unique(tests[np.linspace(0, len(tests) - 1, CHECKED_ROWS).astype(int)])
+
+
+def attributes(benchmark, options):
     """What one needs to describe a new class: the names of the attributes, and what was done to their values."""
     lengths = np.linalg.norm(benchmark.class_embeddings, axis=1)
     return {
@@ -85,21 +114,11 @@ def _front_end(benchmark, model, weights):
         return export.FrontEnd(filters.SIDE, False, inputs, settings)
     source = pathlib.Path(benchmark.source)
     record = (source if source.is_dir() else source.parent) / f"{benchmark.features}.json"
-    made = atomic.read_json(record)
+    made = atomic.read_json(record) if benchmark.features else {}
     if "backbone" not in made:
-        raise InputError(
-            f"with_backbone: no {record} tells how {benchmark.features} was made; wanted features made by "
-            "zslkeras prepare, or an export without --with_backbone"
-        )
-    extractor = extract.Extractor(
-        made["backbone"],
-        weights,
-        made["size"],
-        [benchmark.kind.replace("features", "pooled")],
-        made["layers"] or None,
-        made["preprocessing"],
-        made["dtype"],
-    )
+        known = f"no {record} tells how {benchmark.features} was made" if benchmark.features else "no record is there"
+        raise InputError(f"with_backbone: {known}; wanted features made by zslkeras prepare, or no backbone")
+    extractor = extract.Extractor.again(made, weights, [benchmark.kind.replace("features", "pooled")])
     if extractor.settings["weights"] != made["weights"]:
         raise InputError(
             f"weights: {weights} has digest {extractor.settings['weights'][:12]}, {record} says "
@@ -112,7 +131,8 @@ def _front_end(benchmark, model, weights):
             return tuple(outputs[layer] for layer in made["layers"])
         return outputs["pooled" if benchmark.kind == "features" else "maps"]
 
-    settings = {key: made[key] for key in ("backbone", "weights", "preprocessing", "layers", "size")} | {"crop": True}
+    told = "backbone", "weights", "preprocessing", "layers", "size", "pooling", "pool_layers"
+    settings = {key: made[key] for key in told if key in made} | {"crop": True}
     return export.FrontEnd(made["size"], True, _as_stored(stores, benchmark), settings)
 
 
@@ -127,13 +147,8 @@ def _contents(data, benchmark, rows):
     images = protocol.published_pictures(data)
     if not np.array_equal(images.labels, benchmark.labels):
         raise InputError(f"{benchmark.source}: its rows are not those of the images in {images.source}")
-    return [_png(one) if images.inputs.dtype == np.uint8 else decode.read(os.fspath(one)) for one in images.take(rows)]
-
-
-def _png(picture):
-    contents = io.BytesIO()
-    Image.fromarray(picture).save(contents, "PNG")
-    return contents.getvalue()
+    drawn = images.inputs.dtype == np.uint8
+    return [decode.png(one) if drawn else decode.read(os.fspath(one)) for one in images.take(rows)]
 
 
 def _require_as_stored(made, stored, benchmark):

@@ -10,8 +10,8 @@ those with a false entry in `seen_mask`. A model may have a decision rule of its
 trained on. That rule decides if the given seen classes are exactly those, in the same order; otherwise stacking does.
 
 The folder also holds what the numbers mean: `metadata.json` (names, seen mask, gamma, attributes, preprocessing,
-config) and `class_embeddings.npy`. Requests are checked in the graph, so that every server refuses a wrong one with
-the same sentence.
+config) and `class_embeddings.npy`; and `model.keras`, the model for Keras. Requests are checked in the graph, so that
+every server refuses a wrong one with the same sentence.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.layers import in_parts
 from zslkeras.version import __version__
 
+KERAS = "model.keras"  # the Keras model in the folder; those of version 0.1 have none
 FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
 ONNX_OPSET = 17
 CLASSES_AT_ONCE = 4096  # more classes are scored in parts of this size
@@ -158,7 +160,7 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
         raise InputError(f"formats: got {','.join(formats)} for endpoints on {eats}; wanted a model on features")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as draft:
+        with replacing(path) as draft:
             made = endpoints(model, gamma, front)
             try:
                 # A client that names no endpoint gets serving_default.
@@ -166,6 +168,7 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
             except tf.errors.OpError as error:  # TensorFlow raises no OSError, not even for a full disk
                 raise OSError(error.message) from error
             np.save(draft / "class_embeddings.npy", model.class_embeddings.numpy(), allow_pickle=False)
+            _bare(model).save(draft / KERAS)
             live = _answers(model, gamma, rows, front)
             _compare(path.name, _reloaded(draft, model, rows, front), live, _tolerance(model))
             plain = endpoints(model, gamma, checked=False) if formats else {}
@@ -179,6 +182,7 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
                 "endpoints": {name: _described(function) for name, function in made.items()},
                 "unseen_classes": np.flatnonzero(model.seen_mask.numpy() == 0).tolist(),  # czsl scores these
                 "config": dataclasses.asdict(model.config),
+                "precision": model.dtype_policy.name,
                 "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
                 "formats": list(formats),
             }
@@ -186,6 +190,33 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; wanted a folder that can be written") from error
     return metadata
+
+
+@contextlib.contextmanager
+def computing_in(precision):
+    """Models that are made or loaded inside the `with` compute in `precision`, also afterwards."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _bare(model):
+    """The model without its optimizers, which may be larger than itself; `compile` makes them anew."""
+    with computing_in(model.dtype_policy.name):
+        bare = type(model).from_config(model.get_config())
+    for variable, value in zip(bare.variables, model.variables, strict=True):
+        variable.assign(value)
+    return bare
+
+
+def sentence(error):
+    """The message of a failed endpoint, without its place in the graph."""
+    said = str(getattr(error, "message", error)).partition("\n\t [[")[0].strip().rpartition("\n")[2]
+    found = re.fullmatch(r"assertion failed: \[(.*)\]", said)
+    return found[1] if found else (said or type(error).__name__)[:300]
 
 
 def _inputs_spec(model, front):
@@ -410,7 +441,7 @@ _CONVERTERS = {"tflite": _to_tflite, "onnx": _to_onnx}
 
 
 @contextlib.contextmanager
-def _replacing(path):
+def replacing(path):
     """Like `atomic.replacing`, for a folder: the draft replaces `path` at the end, or is removed."""
     draft, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:

@@ -1,7 +1,6 @@
 """Recognises images with an exported model, among its own classes and those of a table."""
 
 import csv
-import dataclasses
 import functools
 import pathlib
 import textwrap
@@ -10,32 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras import atomic
-from zslkeras.benchmarks import files, folder
-from zslkeras.errors import InputError, brief, did_you_mean
+from zslkeras.benchmarks import files
+from zslkeras.errors import InputError, brief
 from zslkeras.images import decode
-from zslkeras.serving import export
+from zslkeras.serving import candidates, export
+from zslkeras.serving.candidates import Classes
 
 AT_ONCE = 32  # images in a batch
-SCALE = 3.0  # a given class may be this many times shorter or longer than the model's classes
 TOP_ATTRIBUTES = 5
 _DRAWN_SIDE = 224  # pixels of an image behind attention
 _TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over an image
 _MARK = "never trained"
-
-
-@dataclasses.dataclass(frozen=True)
-class Classes:
-    """The classes that can be recognised.
-
-    Attributes:
-        names: K names.
-        embeddings: [K, A].
-        seen: [K], true for classes that were trained.
-    """
-
-    names: tuple[str, ...]
-    embeddings: np.ndarray
-    seen: np.ndarray
 
 
 class Exported:
@@ -71,8 +55,7 @@ class Exported:
 
     @property
     def attribute_names(self):
-        attributes = self.metadata["attributes"]
-        return attributes["names"] or [f"attribute {place}" for place in range(1, attributes["number"] + 1)]
+        return candidates.attribute_names(self.metadata["attributes"])
 
     def require_images(self):
         """Refuses an export whose endpoints do not take the bytes of images."""
@@ -83,20 +66,25 @@ class Exported:
                 f"`zslkeras export --run {self.path.parent} --with_backbone`"
             )
 
-    def recognise(self, images, table=None, only_new=False, top=5, attention=None):
+    def recognise(self, images, table=None, only_new=False, top=5, attention=None, missing="fill", say=print):
         """Recognises image files, and returns the list that `recognised` makes.
 
         Args:
             images: paths.
-            table: of further classes; see `with_table`.
+            table: of further classes; see `candidates.among`.
             only_new: whether only the classes of the table can be recognised.
             top: how many classes are listed per image.
             attention: a folder for figures of where the model looks, or None.
+            missing: what becomes of attributes that the table lacks; see `candidates.among`.
+            say: called with each line for the user.
         """
         self.require_images()
         classes = self.classes
         if table is not None:
-            classes = with_table(classes, self.metadata["attributes"], table, only_new)
+            attributes = self.metadata["attributes"]
+            classes, notes = candidates.among(classes, attributes, pathlib.Path(table), not only_new, missing)
+            for note in notes:
+                say(f"note: {note}")
         thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged image
         contents = [decode.read(image) for image in images]
         if table is None:
@@ -147,29 +135,6 @@ class Exported:
             raise InputError(f"attention: {error.filename}: {error.strerror}; wanted a folder to write to") from error
 
 
-def with_table(own, attributes, path, only_new=False):
-    """Joins the classes of a model with those of a table.
-
-    Args:
-        own: the model's Classes.
-        attributes: what its metadata say about attributes.
-        path: a CSV or TSV `class,attr1,attr2,...`, or an .npy [C, A] with the names in a .txt beside it.
-        only_new: whether to leave out the classes that are not in the table.
-    """
-    path = pathlib.Path(path)
-    names, columns, values = folder.read_table(path)
-    values = _in_order(path, columns, values, attributes)
-    for name, row in zip(names, values, strict=True):
-        _require_scale(path, name, row, attributes)
-    if attributes["unit_length"]:
-        values = files.unit_rows(values)
-    seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
-    merged = {} if only_new else dict(zip(own.names, own.embeddings, strict=True))
-    merged |= dict(zip(names, values, strict=True))
-    embeddings = np.asarray(list(merged.values()), np.float32)
-    return Classes(tuple(merged), embeddings, np.array([seen.get(name, False) for name in merged]))
-
-
 def recognised(pictures, answers, classes, gamma, top):
     """The results for each image, as in the JSON; `score` includes gamma for a class that was never trained."""
     calibrated = answers["scores"] + gamma * ~classes.seen
@@ -200,39 +165,6 @@ def as_text(found):
             mark = "" if one["trained"] else f"  {_MARK}"
             lines.append(f"  {place:3d}  {one['class']:{width}s}  {one['score']:8.3f}{mark}")
     return "\n".join(lines)
-
-
-def _in_order(path, columns, values, attributes):
-    """The columns of a table in the model's order."""
-    known = attributes["names"]
-    if not known or not columns:  # only their number can be checked
-        if values.shape[1] != attributes["number"]:
-            raise InputError(f"{path}: {values.shape[1]} attributes; wanted the {attributes['number']} of the model")
-        return values
-    for column in columns:
-        if column not in known:
-            raise InputError(f"{path}: the model knows no attribute {column!r}; {did_you_mean(column, known)}")
-    if missing := [name for name in known if name not in columns]:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(f"{path}: attribute {missing[0]}{more} missing; wanted all {len(known)} of the model")
-    return values[:, [columns.index(name) for name in known]]
-
-
-def _require_scale(path, name, row, attributes):
-    """Refuses attributes that cannot have the scale of the model's attributes."""
-    with np.errstate(over="ignore"):
-        length, (shortest, longest) = float(np.linalg.norm(row)), attributes["lengths"]
-    if not np.isfinite(length):
-        raise InputError(f"{path}: the attributes of class {name} have length {length}; wanted a finite one")
-    if not length:
-        raise InputError(f"{path}: all attributes of class {name} are 0; wanted at least one other value")
-    if row.min() < 0 and not attributes["has_negatives"]:
-        raise InputError(f"{path}: class {name} has attribute value {row.min():g}; wanted none below 0, as in training")
-    if not attributes["unit_length"] and not shortest / SCALE <= length <= longest * SCALE:
-        raise InputError(
-            f"{path}: the attributes of class {name} have length {length:.3g}, those in training {shortest:.3g} to "
-            f"{longest:.3g}; wanted the same scale"
-        )
 
 
 def _asked(endpoint, contents, **given):

@@ -13,7 +13,6 @@ import binascii
 import concurrent.futures
 import dataclasses
 import json
-import re
 import socket
 import sys
 
@@ -25,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from zslkeras.errors import InputError
+from zslkeras.serving.export import sentence
 
 VERSION = "1"
 DEFAULT_SIGNATURE = "serving_default"
@@ -48,13 +48,6 @@ class Refused(Exception):
     def __init__(self, status, sentence):
         super().__init__(sentence)
         self.status = status
-
-
-def sentence(error):
-    """The message of a failed endpoint, without its place in the graph."""
-    said = str(getattr(error, "message", error)).partition("\n\t [[")[0].strip().rpartition("\n")[2]
-    found = re.fullmatch(r"assertion failed: \[(.*)\]", said)
-    return found[1] if found else (said or type(error).__name__)[:300]
 
 
 def app_of(model, name, limits=Limits()):

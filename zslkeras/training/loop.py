@@ -197,10 +197,20 @@ class Run:
         """The progress line of this run."""
         return Progress(self.title, total, done)
 
-    def score(self, model, logs):
-        """Judges one state, keeps it if it is the best so far, and returns its logs."""
+    def read(self, rows):
+        """Batches of (inputs, labels) of some rows, as the judge reads them."""
+        return batches.scoring(self.benchmark, rows)
+
+    def score(self, model, logs, *scores):
+        """Judges one state, keeps it if it is the best so far, and returns its logs.
+
+        Args:
+            model: in that state.
+            logs: for the history, beside what the judge adds.
+            *scores: [N, C] of the rows `benchmark.tested`, where `learn` knows a shorter way to them than the model.
+        """
         began = time.monotonic()
-        verdict = self.judge(model, len(self.history))
+        verdict = self.judge(model, len(self.history), *scores)
         self._clock.judged(time.monotonic() - began)
         numbers = strategies.from_chief(self.strategy, {**verdict.logs, "value": verdict.value})
         value = numbers.pop("value")

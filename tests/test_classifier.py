@@ -1,0 +1,464 @@
+"""The Python door: what a newcomer writes works for every model, and what is wrong is said in one sentence."""
+
+import ast
+import base64
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
+import re
+import runpy
+import shlex
+import shutil
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import zslkeras
+from tests.models import test_contract
+from tests.support.commands import ROOT
+from tests.support.example import Example
+from tests.support.exported import draw
+from tests.support.tiny import tiny
+from zslkeras import classifier, protocol
+from zslkeras.errors import InputError
+from zslkeras.models import MODELS
+from zslkeras.serving import export, rest
+from zslkeras.training.machine import Machine
+
+ESZSL = {"scalings": ("standard",), "gammas": (10.0,), "lambdas": (1.0,)}
+STRIPED = {"striped": 1, "square": 1, "red": 1, "vivid": 0.9}
+
+
+def fit(data, name="eszsl", **more):
+    return zslkeras.fit(data, name, say=lambda _: None, **{"settings": ESZSL if name == "eszsl" else None} | more)
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    return draw(tmp_path_factory.mktemp("pictures") / "birds")
+
+
+@pytest.fixture(scope="module")
+def of_birds(birds):
+    """A classifier of the folder, and images of it."""
+    return fit(birds, features="filters"), sorted(birds.glob("*/*.png"))[::20]
+
+
+@pytest.fixture(scope="module")
+def saved(of_birds, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "birds"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_compare", lambda *_: None)
+        patch.setattr(export, "_reloaded", lambda *_: None)
+        of_birds[0].save(path)
+    return path
+
+
+def close(got, wanted):
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * max(1.0, float(np.abs(wanted).max())))
+
+
+def test_a_folder_of_pictures_by_paths_bytes_and_arrays(of_birds, birds):
+    model, paths = of_birds
+    names = model.predict(paths)
+    assert names == model.predict(map(str, paths)) == model.predict([path.read_bytes() for path in paths])
+    pixels = [np.asarray(Image.open(path)) for path in paths]
+    assert names == model.predict(pixels) == model.predict(np.stack(pixels)) == model.predict(map(Image.open, paths))
+    assert names[0] == model.predict(paths[0]) == model.predict(pixels[0]) == model.predict(paths[0].read_bytes())
+    assert isinstance(model.predict(paths[0]), str) and model.predict([paths[0]]) == [names[0]]
+    right = [name == path.parent.name for name, path in zip(names, paths, strict=True)]
+    assert np.mean(right) > 2 / 20  # chance is a twentieth
+    assert len(model.predict(str(paths[0]) for _ in range(70))) == 70  # in more than one batch
+    assert model.evaluate()["S"] == model.evaluate(birds, features="filters")["S"] > 0.1
+
+
+def test_a_saved_classifier_answers_row_by_row_as_the_one_that_was_trained(of_birds, saved, tmp_path):
+    model, paths = of_birds
+    again = zslkeras.load(saved)
+    close(again.score(paths).values, model.score(paths).values)
+    ranked = model.predict(paths, top=3)
+    assert [[one.name for one in row] for row in again.predict(paths, top=3)] == [
+        [one.name for one in row] for row in ranked
+    ]
+    assert [row[0].name for row in ranked] == model.predict(paths)
+    close(again.keras_model(rows_of(model)), model.keras_model(rows_of(model)))
+    served = json.loads(
+        rest.answered(
+            again._inside.exported.model,
+            json.dumps(
+                {"instances": [{"b64": base64.b64encode(path.read_bytes()).decode()} for path in paths]}
+            ).encode(),
+            rest.Limits(),
+        )
+    )["predictions"]
+    assert [model.class_names[one["label"]] for one in served] == model.predict(paths)
+    close(np.array([one["scores"] for one in served]) + model.gamma * ~model.trained, model.score(paths).values)
+    calibrated = model.keras_model(rows_of(model)).numpy() + model.gamma * ~model.trained
+    close(model.score(rows_of(model)).values, calibrated)
+    copy = again.save(tmp_path / "copy")
+    assert zslkeras.load(copy).predict(paths[:2]) == model.predict(paths[:2])
+    again.save(saved)  # over itself
+    assert zslkeras.load(saved).evaluate(model._inside.source) == pytest.approx(model.evaluate())
+
+
+def rows_of(model):
+    benchmark = model._inside.benchmark
+    return benchmark.take(benchmark.train[:5])
+
+
+def test_the_precision_is_kept(unchecked_exports, tmp_path):
+    model = fit(tiny(), machine=Machine(precision="mixed_bfloat16"))
+    again = zslkeras.load(model.save(tmp_path / "coarse"))
+    assert keras.config.dtype_policy().name == "float32"
+    assert again.keras_model.dtype_policy.name == model.keras_model.dtype_policy.name == "mixed_bfloat16"
+    assert again.predict(rows_of(model)) == model.predict(rows_of(model))
+
+
+def test_a_run_opens_as_a_classifier(exported, of_birds):
+    """With its export, and without it by its checkpoints and its data."""
+    paths = of_birds[1]
+    by_export = zslkeras.load(exported.run)
+    by_checkpoint = classifier.ZeroShotClassifier(classifier._Live(exported.experiment, exported.finished))
+    close(by_export.score(paths).values, by_checkpoint.score(paths).values)
+    assert by_export.predict(paths[0]) == by_checkpoint.predict(paths[0])
+
+
+def test_checkpoints_alone_open_too(exported, of_birds, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(exported.run, run, ignore=shutil.ignore_patterns("saved_model"))
+    assert zslkeras.load(run).predict(of_birds[1]) == zslkeras.load(exported.run).predict(of_birds[1])
+    (run / "result.json").unlink()
+    with pytest.raises(InputError, match="path: .* holds neither metadata.json nor result.json"):
+        zslkeras.load(run)
+
+
+# Classes.
+
+
+def test_a_class_is_the_same_by_dict_table_and_arrays(of_birds, birds, tmp_path):
+    model, paths = of_birds
+    names, matrix = model.class_names, model.class_embeddings
+    wanted = model.score(paths[:3])
+    by_name = model.score(paths[:3], classes=list(names))
+    by_dict = model.score(
+        paths[:3],
+        classes={n: dict(zip(model.attribute_names, row, strict=True)) for n, row in zip(names, matrix, strict=True)},
+    )
+    by_rows = model.score(paths[:3], classes=dict(zip(names, matrix, strict=True)))
+    by_pair = model.score(paths[:3], classes=(names, matrix))
+    by_table = model.score(paths[:3], classes=birds / "classes.csv")
+    for got in (by_name, by_dict, by_rows, by_pair):
+        assert got.names == names
+        close(got.values, wanted.values)
+    order = [by_table.names.index(name) for name in names]
+    close(by_table.values[:, order], wanted.values)
+    with pytest.warns(UserWarning, match="class 1 is a duplicate of .*; class 2 is a duplicate of"):
+        alone = model.score(paths[:3], classes=matrix[:2])  # without names they are new, so gamma is added
+    assert alone.names == ("class 1", "class 2")
+    close(alone.values, wanted.values[:, :2] + model.gamma * model.trained[:2])
+
+
+def test_classes_are_candidates_alone_or_beside_the_known_ones(of_birds):
+    model, paths = of_birds
+    row = dict(zip(model.attribute_names, model.class_embeddings[3] + 0.01, strict=True))
+    assert model.predict(paths[:2], classes={"okapi": row}) == ["okapi", "okapi"]
+    both = model.score(paths[:2], classes={"okapi": row}, known=True)
+    assert both.names == (*model.class_names, "okapi")
+    close(both.values[:, :-1], model.score(paths[:2]).values)
+
+
+def test_missing_attributes_are_filled_in_and_said_once(of_birds):
+    model, paths = of_birds
+    with pytest.warns(UserWarning, match="classes: filled in 29 of 33 attributes of okapi, by what goes") as said:
+        model.predict(paths[0], classes={"okapi": STRIPED})
+    assert len(said) == 1
+    with pytest.raises(InputError, match="attribute circle and 28 more of class okapi missing; wanted all 33"):
+        model.predict(paths[0], classes={"okapi": STRIPED}, missing="refuse")
+    with pytest.raises(InputError, match="missing: got 'zero'; wanted one of fill, refuse"):
+        model.predict(paths[0], classes={"okapi": STRIPED}, missing="zero")
+    whole = dict(zip(model.attribute_names, model.class_embeddings[3] + 0.01, strict=True))
+    with warnings.catch_warnings(action="error"):
+        model.predict(paths[0], classes={"okapi": whole}, missing="refuse")
+
+
+def test_a_duplicate_under_a_new_name_is_said(of_birds):
+    model, paths = of_birds
+    twin = {"okapi": dict(zip(model.attribute_names, 2 * model.class_embeddings[3], strict=True))}
+    with pytest.warns(UserWarning, match=f"okapi is a duplicate of {model.class_names[3]}"):
+        model.predict(paths[0], classes=twin)
+
+
+# Data.
+
+
+def from_arrays(held, **more):
+    return zslkeras.from_arrays(
+        held.inputs,
+        [held.class_names[label] for label in held.labels],
+        dict(zip(held.class_names, held.class_embeddings, strict=True)),
+        unseen=held.class_names[8:],
+        attribute_names=held.attribute_names,
+        attribute_vectors=held.attribute_vectors,
+        **more,
+    )
+
+
+def test_arrays_are_data(unchecked_exports, tmp_path):
+    data = from_arrays(tiny())
+    model, rows = fit(data), data.take(data.test_unseen[:5])
+    names = model.predict(rows)
+    assert len(names) == 5 and names[0] == model.predict(rows[0]) and names == model.predict(list(rows))
+    assert model.evaluate(data)["T"] == model.evaluate()["T"] > 0.25
+    again = zslkeras.load(model.save(tmp_path / "held"))
+    assert again.predict(rows) == names and again.evaluate(data) == pytest.approx(model.evaluate())
+    with pytest.raises(InputError, match="data: got none, and a saved classifier has none"):
+        again.evaluate()
+    for one in (model, again):
+        with pytest.raises(
+            InputError, match=r"images: got images, and eszsl takes features, which cannot be made.*no "
+        ):
+            one.predict(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["maps", "levels", "images"])
+def test_arrays_of_every_kind_are_the_benchmark_that_they_were(kind):
+    held = tiny(kind)
+    data = from_arrays(held, normalize=False)
+    assert (data.kind, data.class_names, data.attribute_names) == (kind, held.class_names, held.attribute_names)
+    for one, other in zip(tf.nest.flatten(data.take(held.train)), tf.nest.flatten(held.take(held.train)), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(data.labels, held.labels)
+    np.testing.assert_array_equal(data.test_unseen, held.test_unseen)
+    np.testing.assert_array_equal(data.class_embeddings, held.class_embeddings)
+    assert len(data.train) == len(held.train)
+
+
+def test_labels_may_be_numbers_and_classes_without_rows_are_unseen():
+    held = tiny()
+    keep = held.labels < 10
+    data = zslkeras.from_arrays(held.inputs[keep], held.labels[keep], held.class_embeddings, unseen=[9])
+    assert data.unseen_classes.tolist() == [9, 10, 11] and data.class_names[11] == "11"
+    assert data.stage == "final" and len(data.test_unseen) == 20
+    np.testing.assert_allclose(np.linalg.norm(data.class_embeddings, axis=1), 1, rtol=1e-6)
+
+
+def test_all_classes_with_pictures_can_be_learned(birds):
+    model = fit(birds, features="filters", unseen="none")
+    assert model.trained.all() and len(model.class_names) == 20
+    assert model.validation["classes"] == 4 and model.validation["chance"] == 1 / 4
+    result = model.evaluate()
+    assert np.isnan(result["T"]) and result["S"] > 0.1 and result.chance == {}
+    assert "-" in repr(result)
+
+
+def test_the_best_of_several_seeds_on_validation_is_kept(monkeypatch):
+    choices, finish = [], protocol.finish
+    monkeypatch.setitem(MODELS, "example", Example)
+    monkeypatch.setattr(
+        protocol, "finish", lambda experiment, choice: choices.append(choice) or finish(experiment, choice)
+    )
+    with test_contract.eagerly():
+        model = fit(tiny(), "example", settings={"epochs": 1, "hidden": 4, "batch_size": 32}, seed=[0, 1])
+    areas = [choice.history[choice.state]["val_AUSUC"] for choice in choices]
+    assert areas[0] != areas[1] and model.validation["AUSUC"] == max(areas)
+    assert model._inside.finished.choice is choices[int(np.argmax(areas))]
+
+
+def test_a_changed_copy_of_a_benchmark_is_taken_as_it_is(few_shapes):
+    data = zslkeras.load_benchmark("shapes", few_shapes)
+    assert data.origin is not None and repr(data).startswith("<Benchmark shapes, stage tune: features (252,), 30 seen")
+    with pytest.raises(InputError, match="data: got a changed copy of stage tune"):
+        fit(dataclasses.replace(data, train=data.train[:50]))
+    final = protocol.Data("shapes", few_shapes).load("final", "features")
+    model = fit(dataclasses.replace(final, train=final.train[::2]))
+    assert len(model._inside.benchmark.train) == -(-len(final.train) // 2)
+
+
+# What is written about it.
+
+
+def test_the_example_runs(few_shapes, unchecked_exports, tmp_path, capsys):
+    runpy.run_path(str(ROOT / "examples/quickstart.py"))["main"](few_shapes, "prototypes", tmp_path / "classifier")
+    shown = capsys.readouterr().out
+    assert (
+        "95 % over classes" in shown and "red star" in shown and shown.splitlines()[-1].startswith("saved: <ZeroShot")
+    )
+
+
+def test_the_page_has_every_argument_and_its_code_is_code():
+    page = (ROOT / "docs/python.md").read_text()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        ast.parse(block)
+    for function in (zslkeras.fit, zslkeras.ZeroShotClassifier.predict):
+        for name in set(inspect.signature(function).parameters) - {"self"}:
+            assert f"`{name}`" in page or f"`**{name}`" in page, name
+    signature = str(inspect.signature(zslkeras.fit)).replace("'", '"')
+    assert f"fit{signature}".replace("<built-in function print>", "print") in page.replace("\n", " ")
+    commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("zslkeras ")]
+    assert {name for name, *_ in commands} == {"train", "predict"}
+    for name, *args in commands:
+        importlib.import_module(f"zslkeras.cli.{name}").COMMAND.read(args)
+
+
+# How it prints.
+
+
+def test_answers_print_well_in_a_terminal_and_in_a_notebook(of_birds):
+    model, paths = of_birds
+    (found,), page = model.predict(paths[:1], top=2), model.predict(paths[:1], top=2)._repr_html_()
+    assert repr(found).splitlines()[0].startswith(found[0].name) and f"{found[0].score:.3f}" in repr(found)
+    assert "data:image/png;base64," in page and paths[0].name in page and found[1].name in page
+    assert "data:image/png" in model.predict(paths[0])._repr_html_() and "<img" in model.score(paths[:2])._repr_html_()
+    assert "<img" not in model.predict(rows_of(model))._repr_html_()
+    assert "95 % over classes" in repr(model.evaluate()) and "<table>" in model.evaluate()._repr_html_()
+    assert (
+        repr(model).startswith("<ZeroShotClassifier eszsl: classes 20 (16 trained)")
+        and "<table>" in model._repr_html_()
+    )
+    assert "20 classes" in repr(model.score(paths))
+    many = model.predict([paths[0]] * 40)
+    assert many._repr_html_().count("<img") == 24 and "and 16 more" in many._repr_html_()
+
+
+def test_names_cannot_put_anything_into_a_notebook(of_birds, tmp_path):
+    model, paths = of_birds
+    evil = tmp_path / "<script>x.png"
+    shutil.copy(paths[0], evil)
+    page = model.predict([evil], classes={"<b>&okapi": model.class_embeddings[0] + 0.01})._repr_html_()
+    assert "<script" not in page and "<b>&okapi" not in page and "&lt;b&gt;&amp;okapi" in page
+    evil.unlink()  # a picture that is gone by then is not shown
+    assert "<img" not in model.predict([paths[0]])[0]._with((), evil)._repr_html_()
+
+
+# What is wrong.
+
+
+@functools.cache
+def held():
+    return fit(tiny("features"))
+
+
+WRONG = {
+    "no images": (lambda: [], None, "images: got none"),
+    "a narrow row": (
+        lambda: np.ones((2, 15), np.float32),
+        None,
+        r"images: got float32 of shape \(2, 15\); wanted paths",
+    ),
+    "no number": (lambda: np.full((2, 16), np.nan), None, "inputs: got NaN or infinity"),
+    "ragged": (lambda: [np.ones(16), np.ones(3)], None, "images: got rows of different shapes"),
+    "no classes": (lambda: np.ones((1, 16)), {}, "classes: got none"),
+    "what is it": (lambda: np.ones((1, 16)), 3, "classes: got int; wanted a dict of attributes"),
+    "unknown name": (
+        lambda: np.ones((1, 16)),
+        ["clas1"],
+        "classes: 'clas1' is given by its name alone.*did you mean class1",
+    ),
+    "unknown attribute": (
+        lambda: np.ones((1, 16)),
+        {"a": {"atribute1": 1}},
+        "knows no attribute 'atribute1'; did you mean",
+    ),
+    "text": (
+        lambda: np.ones((1, 16)),
+        {"a": {"attribute1": "much"}},
+        "classes: a has attribute1 'much'; wanted a number",
+    ),
+    "nothing known": (lambda: np.ones((1, 16)), {"a": {"attribute1": None}}, "no attribute of class a is given"),
+    "wide": (lambda: np.ones((1, 16)), np.ones((2, 7)), "classes: 7 attributes; wanted the 6 of the model"),
+    "twice": (lambda: np.ones((1, 16)), ["class1", "class1"], "class class1 is there 2 times"),
+    "no table": (lambda: np.ones((1, 16)), "nowhere.csv", "nowhere.csv: cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_question_is_one_sentence(case):
+    images, classes, sentence = WRONG[case]
+    with pytest.raises(InputError, match=sentence) as caught:
+        held().predict(images(), classes=classes)
+    assert "\n" not in str(caught.value) and "--" not in str(caught.value)
+
+
+def test_an_image_that_does_not_decode_is_named(of_birds, saved, tmp_path):
+    model, paths = of_birds
+    (tmp_path / "cut.png").write_bytes(paths[0].read_bytes()[:1000])
+    for one in (model, zslkeras.load(saved)):
+        with pytest.raises(InputError, match="cut.png: does not decode"):
+            one.predict([paths[0], tmp_path / "cut.png"])
+        with pytest.raises(InputError, match="images: number 1: does not decode"):
+            one.predict([paths[0].read_bytes(), b"no image"])
+        with pytest.raises(InputError, match="nowhere.png: cannot be read"):
+            one.predict("nowhere.png")
+
+
+REFUSED = {
+    "model": (lambda: zslkeras.fit("shapes", "aspm"), "model: got 'aspm'; did you mean aspn"),
+    "data": (lambda: zslkeras.fit(3, "eszsl"), "data: got int; wanted what load_benchmark"),
+    "no folder": (lambda: zslkeras.fit("./nowhere", "eszsl"), "no folder nowhere"),
+    "setting": (lambda: zslkeras.fit("shapes", "eszsl", settings={"gamma": 1}), "gamma: eszsl has no such setting"),
+    "settings of auto": (lambda: zslkeras.fit("shapes", settings={"epochs": 1}), "settings: got epochs for model auto"),
+    "no seed": (lambda: zslkeras.fit("shapes", "eszsl", seed=[]), "seed: got an empty list"),
+    "option": (lambda: zslkeras.fit(tiny(), "eszsl", features="filters"), "features: got it beside data"),
+    "kind": (lambda: zslkeras.fit(tiny(), "msdn"), "data: tiny holds features in memory; wanted maps"),
+    "load": (lambda: zslkeras.load("nowhere"), "path: no folder nowhere"),
+    "top": (lambda: held().predict(np.ones((1, 16)), top=0), "top: got 0; wanted a number of classes"),
+    "other data": (lambda: held().evaluate(tiny(attributes=5)), "data: tiny has 5 attributes; wanted the 6"),
+    "labels": (lambda: zslkeras.from_arrays(np.ones((2, 3)), ["a", "x"], {"a": [1, 2]}), "labels: no class 'x'"),
+    "label numbers": (
+        lambda: zslkeras.from_arrays(np.ones((2, 3)), [0, 5], [[1, 2]]),
+        "labels: got values from 0 to 5",
+    ),
+    "names": (lambda: zslkeras.from_arrays(np.ones((2, 3)), [0, 0], [[1, 2]], ["a", "b"]), "class_names: got 2 for 1"),
+    "rows": (lambda: zslkeras.from_arrays(np.ones((2, 3, 4)), [0, 0], [[1, 2]]), "features: got float64 of shape"),
+    "all unseen": (lambda: zslkeras.from_arrays(np.ones((2, 3)), [0, 0], [[1, 2]], unseen=[0]), "unseen: got all 1"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_one_sentence_about_an_argument(case):
+    call, sentence = REFUSED[case]
+    with pytest.raises(InputError) as caught:
+        call()
+    assert sentence in str(caught.value) and "\n" not in str(caught.value) and "--" not in str(caught.value)
+
+
+def test_saving_never_replaces_anything_but_an_export(of_birds, birds, tmp_path):
+    model, paths = of_birds
+    with pytest.raises(InputError, match="path: .*birds holds other files"):
+        model.save(birds)
+    assert paths[0].is_file()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="path: .*file is a file"):
+        model.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_export_of_version_0_1_opens_and_says_what_it_lacks(saved, of_birds, tmp_path):
+    path = tmp_path / "old"
+    shutil.copytree(saved, path)
+    (path / export.KERAS).unlink()
+    facts = json.loads((path / "metadata.json").read_text())
+    (path / "metadata.json").write_text(
+        json.dumps({k: v for k, v in facts.items() if k not in ("validation", "precision")})
+    )
+    old = zslkeras.load(path)
+    assert old.predict(of_birds[1]) == of_birds[0].predict(of_birds[1]) and old.validation == {}
+    with pytest.raises(InputError, match="keras_model: no .*model.keras; wanted an export by version 0.2"):
+        old.keras_model  # noqa: B018
+
+
+def test_training_goes_on_where_it_was_killed_and_refuses_another(birds, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    made = fit(birds, features="filters", out=out)
+    with monkeypatch.context() as patch:
+        patch.setattr(MODELS["eszsl"], "learn", lambda *_: pytest.fail("trained again"))
+        assert fit(birds, features="filters", out=out).gamma == made.gamma
+    with pytest.raises(InputError, match="out: .*run was started with gammas=.*wanted the same, or another folder"):
+        fit(birds, features="filters", out=out, settings=ESZSL | {"gammas": (1.0,)})
+    assert zslkeras.load(out).validation == made.validation

@@ -1,0 +1,720 @@
+"""The door to the library: `fit` trains a classifier, and `load` opens one that was saved.
+
+    model = zslkeras.fit(zslkeras.load_benchmark("shapes"), model="aspn")
+    model.predict(["a.png", "b.png"])
+    model.predict(["a.png", "b.png"], classes={"okapi": {"striped": 1, "hooved": 1}})
+
+Stages, early stopping and gamma are inside: everything is chosen on validation classes, as `protocol` does it.
+"""
+
+import collections.abc
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+import pathlib
+import shutil
+import time
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from zslkeras import automatic, benchmarks, protocol, runs
+from zslkeras.benchmarks import files
+from zslkeras.errors import InputError, did_you_mean
+from zslkeras.evaluation import metrics, tables, uncertainty
+from zslkeras.images import backbones, decode, extract
+from zslkeras.models import MODELS, config
+from zslkeras.names import AUTO, BENCHMARKS
+from zslkeras.serving import answers, bundle, candidates, export, recognise
+from zslkeras.serving.answers import SHOWN
+from zslkeras.training import batches
+from zslkeras.training.machine import Machine
+
+BACKBONE = "mobilenetv2"  # makes features of a folder of images that has none; the cheapest of the usual ones
+_SIZE, _AT_ONCE = 224, 32  # pixels of the images that it gets, and how many at a time
+_ROWS_AT_ONCE = 256  # rows of features that are scored at a time
+
+
+def fit(
+    data,
+    model=AUTO,
+    seed=0,
+    *,
+    settings=None,
+    minutes=None,
+    out=None,
+    machine=None,
+    backbone=BACKBONE,
+    weights=None,
+    say=print,
+    **options,
+):
+    """Trains a classifier. What has to be chosen is chosen on validation classes, which are held out of training.
+
+    Args:
+        data: what `load_benchmark` or `from_arrays` returned, or the path of a folder of images and a table of classes.
+        model: one of MODELS, or "auto": several are compared on validation classes, and the best one is taken.
+        seed: of all draws. A list trains once with each, and takes the one that is best on validation classes.
+        settings: {name: value} of the model's Config; its defaults hold for the others.
+        minutes: that the training may take; None for no limit, and for 10 with "auto".
+        out: a folder for checkpoints: the same call goes on there after a kill. None keeps none.
+        machine: a training.machine.Machine: devices and precision.
+        backbone: of keras.applications; makes features of a folder of images that has none.
+        weights: of the backbone of the features: "imagenet", the default, or a file.
+        say: called with each line for the user.
+        **options: of `load_benchmark` where `data` is a path, such as `features`, `classes` and `unseen`.
+
+    Returns:
+        A ZeroShotClassifier.
+    """
+    source, seeds = source_of(data, options), [seed] if isinstance(seed, int | np.integer) else list(seed)
+    machine, out, began = machine or Machine(), pathlib.Path(out) if out else None, time.monotonic()
+    if not seeds:
+        raise InputError("seed: got an empty list; wanted at least one")
+    if model != AUTO and model not in MODELS:
+        raise InputError(f"model: got {model!r}; {did_you_mean(str(model), [AUTO, *MODELS], every=True)}")
+    settings = dict(settings or {})
+    if model == AUTO and settings:
+        raise InputError(f"settings: got {', '.join(settings)} for model auto; wanted the name of a model beside them")
+    chosen = None if model == AUTO else config.build(MODELS[model], model, settings)
+    kinds = {MODELS[model].eats} if chosen else {"features", "maps"}
+    source = _with_features(source, kinds, backbone, weights, say)
+    if chosen:
+        minutes = minutes and minutes / len(seeds)
+        experiment = protocol.Experiment(model, chosen, source, machine, out, logs=False, minutes=minutes)
+        finished, verdict = _trained(experiment, seeds, say), None
+    else:
+        experiment, finished, verdict = _compared(source, machine, minutes, seeds, out, weights, say)
+    finished.sort(key=_on_validation, reverse=True)  # the best is the first, which `load` and exports take
+    if out:
+        result = runs.result(experiment, finished, ({}, "not asked for"), time.monotonic() - began)
+        runs.write_result(experiment.out, result, finished)
+    return ZeroShotClassifier(_Live(experiment, finished[0], weights), verdict)
+
+
+def load(path, *, data_root=None, images=None, weights=None):
+    """Opens a classifier.
+
+    Args:
+        path: a folder that `ZeroShotClassifier.save`, `zslkeras train` or `zslkeras export` wrote, or that of a
+            finished run of `experiments.run`, whose data have to be there.
+        data_root, images: where data and images of a run lie now, if they were moved.
+        weights: of the backbone that made the features of a run; None for ImageNet's.
+
+    Returns:
+        A ZeroShotClassifier.
+    """
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        raise InputError(f"path: no folder {path}; wanted one of a saved classifier, or of a finished run")
+    if any((place / "metadata.json").is_file() for place in (path, path / bundle.NAME)):
+        return ZeroShotClassifier(_Stored(recognise.Exported(path)))
+    if not (path / "result.json").is_file() and (path / "auto.json").is_file():  # of several models, one was finished
+        path = next((result.parent for result in sorted(path.glob("*/result.json"))), path)
+    if not (path / "result.json").is_file():
+        got = "a run that has not ended" if (path / "run.json").is_file() else "neither metadata.json nor result.json"
+        raise InputError(f"path: {path} holds {got}; wanted the folder of a saved classifier, or of a finished run")
+    experiment, (finished,) = runs.reopened(path, data_root, images, seeds=1, argument="path")
+    return ZeroShotClassifier(_Live(experiment, finished, weights))
+
+
+class ZeroShotClassifier:
+    """Recognises images among classes that it was trained on, and among any others that attributes describe.
+
+    `fit` and `load` make it.
+
+    Attributes:
+        method: the name of its model in MODELS.
+        keras_model: the Keras model inside, a `ZeroShotModel`.
+        gamma: what is added to the scores of classes that were never trained.
+        class_names: the names of all classes that it knows.
+        trained: [C] bool, which of them were trained.
+        attribute_names: what describes a class, in the order of the columns of a table.
+        class_embeddings: [C, A], how the classes that it knows are described.
+        validation: {"T", "U", "S", "H", "AUSUC", "classes", "chance"}: what was reached on validation classes, how many
+            they were, and the T of guessing; {} where it is not known.
+        verdict: what comparing models gave, in words; None where one model was asked for.
+    """
+
+    def __init__(self, inside, verdict=None):
+        self._inside, self.verdict = inside, verdict
+
+    @property
+    def method(self):
+        return self._inside.method
+
+    @property
+    def keras_model(self):
+        return self._inside.keras_model
+
+    @property
+    def gamma(self):
+        return self._inside.gamma
+
+    @property
+    def class_names(self):
+        return self._inside.classes.names
+
+    @property
+    def trained(self):
+        return self._inside.classes.seen
+
+    @property
+    def class_embeddings(self):
+        return self._inside.classes.embeddings
+
+    @property
+    def attribute_names(self):
+        return tuple(candidates.attribute_names(self._inside.attributes))
+
+    @property
+    def validation(self):
+        return self._inside.validation
+
+    def predict(self, images, classes=None, *, top=None, known=False, missing="fill"):
+        """The class of each image.
+
+        Args:
+            images: paths, bytes of files, uint8 pictures [H, W, 3] or [B, H, W, 3], or rows of what the model takes;
+                one, or a list, an array or an iterator of many.
+            classes: among which classes; None for all that it knows. Else a dict {name: {attribute: value}} or {name: A
+                values}, the path of a table, (names, [K, A]), or a list of names that it knows. Classes that it does
+                not know count as never trained.
+            top: how many of the best classes to return, with scores; None for the name alone.
+            known: whether the classes that it knows are candidates beside `classes`.
+            missing: "fill" fills in attributes that are not given, "refuse" refuses them.
+
+        Returns:
+            A name for one image and a list of names for several; with `top`, lists of (name, score, trained) for them.
+        """
+        if top is not None and (not isinstance(top, int | np.integer) or top < 1):
+            raise InputError(f"top: got {top!r}; wanted a number of classes, at least 1")
+        classes = self._among(classes, known, missing)
+        made, single, parts = answers.Predictions(), *self._scored(images, classes)
+        for given, scores, labels in parts:
+            kept = given[: max(0, SHOWN - len(made))]
+            made.extend(answers.answers(scores, labels, classes, top, kept))
+        return made[0] if single else made
+
+    def score(self, images, classes=None, *, known=False, missing="fill"):
+        """Calibrated scores [B, K], with gamma for classes that were never trained, and the K names.
+
+        Arguments are those of `predict`. One image has one row.
+        """
+        classes, scored, shown = self._among(classes, known, missing), [], []
+        _, parts = self._scored(images, classes)
+        for given, scores, _ in parts:
+            scored.append(scores)
+            shown += given[: SHOWN - len(shown)]
+        made = answers.Scores(np.concatenate(scored), classes.names)
+        made.images = shown
+        return made
+
+    def evaluate(self, data=None, **options):
+        """The metrics on the test images of a benchmark, with 95 % intervals over images and over classes.
+
+        Args:
+            data: as for `fit`; None for what it was trained on, where it was trained here.
+            **options: as for `fit`.
+
+        Returns:
+            An Evaluation: a dict of fractions, with `intervals`.
+        """
+        source, model = self._inside.source if data is None else source_of(data, options), self.keras_model
+        if source is None:
+            raise InputError("data: got none, and a saved classifier has none; wanted a benchmark")
+        benchmark = protocol.published(protocol.Experiment(self.method, model.config, source))
+        own, width = self._inside.classes, benchmark.class_embeddings.shape[1]
+        if width != own.embeddings.shape[1]:
+            wanted = f"the {own.embeddings.shape[1]} that it was trained with"
+            raise InputError(f"data: {benchmark.source} has {width} attributes; wanted {wanted}")
+        if benchmark.input_shape != model.row_shape:
+            got = f"{benchmark.source} has {benchmark.kind} of shape {benchmark.input_shape}"
+            raise InputError(f"data: {got}; wanted {model.row_shape}, as it was trained with")
+        same = own.names == benchmark.class_names and np.array_equal(own.embeddings, benchmark.class_embeddings)
+        was_trained = {name for name, seen in zip(own.names, own.seen, strict=True) if seen}
+        seen = np.array([name in was_trained for name in benchmark.class_names])
+        outcomes = _outcomes(model, benchmark, seen, same)
+        numbers, unseen = metrics.numbers(outcomes, self.gamma), np.flatnonzero(~seen)
+        tested = np.isin(benchmark.labels[benchmark.test_unseen], unseen).any()
+        title = f"{self.method} on {benchmark.name}: {seen.sum()} trained and {len(unseen)} unseen classes"
+        chance = {"T": 1 / len(unseen)} if tested else {}
+        return answers.Evaluation(numbers, uncertainty.intervals(outcomes, self.gamma), chance, title)
+
+    def save(self, path):
+        """Writes a folder for `zslkeras.load`, `zslkeras predict`, `zslkeras serve` and `tf.saved_model.load`.
+
+        It takes images where the classifier does, and otherwise rows of what the model takes.
+
+        Args:
+            path: of the folder. An earlier export there is replaced; anything else is left alone and refused.
+
+        Returns:
+            The path.
+        """
+        path = pathlib.Path(path)
+        if path.is_dir() and any(path.iterdir()) and not (path / "metadata.json").is_file():
+            raise InputError(f"path: {path} holds other files; wanted a new folder, or an earlier export")
+        if path.exists() and not path.is_dir():
+            raise InputError(f"path: {path} is a file; wanted a folder")
+        self._inside.save(path)
+        return path
+
+    def __repr__(self):
+        facts = ", ".join(f"{key} {value}" for key, value in self._facts().items())
+        return f"<ZeroShotClassifier {self.method}: {facts}>"
+
+    def _repr_html_(self):
+        return answers.facts_as_html(f"ZeroShotClassifier {self.method}", self._facts())
+
+    def _facts(self):
+        reached = self.validation
+        facts = {
+            "classes": f"{len(self.class_names)} ({np.count_nonzero(self.trained)} trained)",
+            "attributes": len(self.attribute_names),
+            "gamma": f"{self.gamma:.3g}",
+        }
+        if reached:
+            facts["right on validation classes"] = f"{reached['T']:.1%} (chance {reached['chance']:.1%})"
+        return facts
+
+    def _among(self, given, known, missing):
+        if given is None:
+            return self._inside.classes
+        classes, notes = candidates.among(self._inside.classes, self._inside.attributes, given, known, missing)
+        for note in notes:
+            warnings.warn(note, stacklevel=3)
+        return classes
+
+    def _scored(self, images, classes):
+        """Whether it is one image, and (its pictures, calibrated scores, labels) of each part."""
+        kind, single, parts = _asked(images, self._inside)
+        answer = self._inside.of_pictures if kind == "pictures" else self._inside.of_rows
+
+        def scored():
+            for part in parts:
+                try:
+                    found = answer(part, classes)
+                except tf.errors.InvalidArgumentError as error:
+                    raise InputError(export.sentence(error)) from None
+                calibrated = found["scores"] + np.float32(self.gamma) * ~classes.seen
+                yield ([one for one, _ in part] if kind == "pictures" else []), calibrated, found["label"]
+
+        return single, scored()
+
+
+# What was given.
+
+
+class _Held(protocol.Data):
+    """Data that lie in memory: a Benchmark of stage "final"."""
+
+    def __init__(self, benchmark):
+        super().__init__(benchmark.name)
+        object.__setattr__(self, "benchmark", benchmark)
+
+    def load(self, stage, inputs, fold=0):
+        held = self.benchmark
+        if inputs != held.kind:
+            raise InputError(f"data: {held.name} holds {held.kind} in memory; wanted {inputs}, which this model takes")
+        return benchmarks.tune_stage(held, fold) if stage == "tune" else held
+
+
+def source_of(data, options):
+    """What stages are read from: a protocol.Data."""
+    is_path = isinstance(data, str | os.PathLike)
+    if options and not is_path:
+        first = next(iter(options))
+        raise InputError(f"{first}: got it beside data that was loaded; wanted it as an argument of load_benchmark")
+    if isinstance(data, protocol.Data):
+        return data
+    if isinstance(data, benchmarks.Benchmark):
+        if data.origin is None:
+            if data.stage == "tune":
+                raise InputError("data: got a changed copy of stage tune; wanted a whole benchmark, as it was loaded")
+            return _Held(data)
+        data, root, options = data.origin
+    elif is_path:
+        root, options = options.pop("root", None), dict(options)
+    else:
+        wanted = "what load_benchmark or from_arrays returned, or the path of a folder of images"
+        raise InputError(f"data: got {type(data).__name__}; wanted {wanted}")
+    name = os.fspath(data)
+    published = name.lower() == "shapes" or name.upper() in BENCHMARKS
+    if not files.is_path(name) and (isinstance(data, os.PathLike) or (os.path.isdir(name) and not published)):
+        name = os.path.join(name, "")
+    options = {key: os.fspath(one) if isinstance(one, os.PathLike) else one for key, one in options.items()}
+    return protocol.Data(name, root and os.fspath(root), {k: one for k, one in options.items() if one is not None})
+
+
+def _with_features(source, kinds, backbone, weights, say):
+    """The data, with features made of the images of a folder that has none of them."""
+    kinds = kinds - {"images"}
+    if not kinds or not is_folder(source) or source.options.get("features"):
+        return source
+    directory = pathlib.Path(source.name)
+    if any(_has_features(directory, kind) for kind in kinds):
+        return source
+    pictures = benchmarks.pictures(source.name, source.root, classes=source.options.get("classes"))
+    say(f"no features in {directory}: made now by {backbone} of {len(pictures.files)} images, and kept there")
+    levels, name = "levels" in kinds, backbones.known(backbone)
+    extractor = extract.Extractor(name, weights or "imagenet", _SIZE, ["pooled", "levels" if levels else "maps"])
+    name += "-levels" * levels
+    extract.extract(extractor, pictures, name, batch_size=_AT_ONCE, say=say)
+    return dataclasses.replace(source, options=source.options | {"features": name})
+
+
+def is_folder(source):
+    """Whether data are a folder of images with a table of classes."""
+    held = isinstance(source, _Held) or not files.is_path(source.name)
+    return not held and benchmarks.takes(source.name, "unseen", **source.options)
+
+
+def _has_features(directory, kind):
+    """Whether a folder has features of a kind, by whatever extractor."""
+    try:
+        return files.choose_features(directory, kind, None)[0] is not None
+    except InputError:  # several, of which the user has to name one
+        return True
+
+
+def _asked(images, inside):
+    """What was given: ("pictures" or "rows", whether it is one, an iterable of parts).
+
+    A part of pictures is a list of (what was given, its name for messages); a part of rows is what the model takes.
+    """
+    shape, eats = inside.row_shape, inside.eats
+    if isinstance(images, str | os.PathLike | bytes | Image.Image):
+        return "pictures", True, _pictures([images])
+    if eats == "levels" and isinstance(images, tuple) and all(np.ndim(one) in (3, 4) for one in images):
+        return _rows(images, shape)
+    if isinstance(images, list | tuple | collections.abc.Iterator):
+        images = iter(images)
+        first = next(images, None)
+        if first is None:
+            raise InputError("images: got none; wanted at least one")
+        images = itertools.chain([first], images)
+        if _is_picture(first):
+            return "pictures", False, _pictures(images)
+        if eats == "levels" and isinstance(first, tuple):
+            return _rows(tuple(np.stack(level) for level in zip(*images, strict=True)), shape)
+        try:
+            images = np.stack([np.asarray(one) for one in images])
+        except ValueError:
+            raise InputError("images: got rows of different shapes; wanted the same for all") from None
+    array = np.asarray(images)
+    if array.dtype.kind in "USO" and array.ndim == 1 and array.size:
+        return "pictures", False, _pictures(array.tolist())
+    if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] == 3 and array.size:
+        return "pictures", array.ndim == 3, _pictures([array] if array.ndim == 3 else array)
+    if eats not in ("levels", "images") and array.dtype.kind in "fiu" and array.shape[-len(shape) :] == shape:
+        return _rows(array, shape)
+    wanted = f"paths, bytes, uint8 pictures [B, H, W, 3], or {eats} [B, {', '.join(map(str, shape))}]"
+    if eats in ("levels", "images"):
+        wanted = "paths, bytes, uint8 pictures [B, H, W, 3]" + (", or a tuple of levels" if eats == "levels" else "")
+    raise InputError(f"images: got {array.dtype} of shape {array.shape}; wanted {wanted}")
+
+
+def _is_picture(one):
+    array = np.asarray(one) if isinstance(one, np.ndarray | tf.Tensor) else None
+    whole = array is not None and array.dtype == np.uint8 and array.ndim == 3
+    return isinstance(one, str | os.PathLike | bytes | Image.Image) or whole
+
+
+def _pictures(images):
+    numbered = ((one, f"images: number {place}") for place, one in enumerate(images))
+    while part := list(itertools.islice(numbered, recognise.AT_ONCE)):
+        yield [(_picture(one, where), _where(one, where)) for one, where in part]
+
+
+def _picture(one, where):
+    if isinstance(one, Image.Image):
+        return np.asarray(one.convert("RGB"))
+    if isinstance(one, str | os.PathLike | bytes):
+        return one
+    array = np.asarray(one)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
+        raise InputError(f"{where}: got {array.dtype} of shape {array.shape}; wanted uint8 [H, W, 3]")
+    return array
+
+
+def _where(one, where):
+    return os.fspath(one) if isinstance(one, str | os.PathLike) else where
+
+
+def _contents(part):
+    """The bytes of a part of pictures."""
+    contents = []
+    for one, where in part:
+        if isinstance(one, bytes):
+            contents.append(decode.plain(one, where))
+        else:
+            contents.append(decode.png(one) if isinstance(one, np.ndarray) else decode.read(os.fspath(one)))
+    return contents
+
+
+def _rows(given, shape):
+    """`_asked` for rows: an array, or a tuple of levels."""
+    levels = isinstance(given, tuple)
+    arrays, shapes = ([np.asarray(one) for one in given], shape) if levels else ([given], [shape])
+    if len(arrays) != len(shapes) or any(a.shape[-len(s) :] != tuple(s) for a, s in zip(arrays, shapes, strict=True)):
+        got = ", ".join(str(array.shape) for array in arrays)
+        raise InputError(f"images: got {got}; wanted rows of {', '.join(map(str, shapes))}")
+    single = arrays[0].ndim == len(shapes[0])
+    arrays = [(array[None] if single else array) for array in arrays]
+    if any(array.ndim != len(s) + 1 or len(array) != len(arrays[0]) for array, s in zip(arrays, shapes, strict=True)):
+        got = ", ".join(str(array.shape) for array in arrays)
+        raise InputError(f"images: got {got}; wanted rows of {', '.join(map(str, shapes))}")
+    if not len(arrays[0]):
+        raise InputError("images: got none; wanted at least one")
+    starts = range(0, len(arrays[0]), _ROWS_AT_ONCE)
+    parts = (tuple(tf.constant(a[start : start + _ROWS_AT_ONCE], tf.float32) for a in arrays) for start in starts)
+    return "rows", single, (part if levels else part[0] for part in parts)
+
+
+# What is inside.
+
+
+class _Live:
+    """A classifier that was trained here, or a finished run that was opened again."""
+
+    def __init__(self, experiment, finished, weights=None):
+        self.experiment, self.finished, self.weights = experiment, finished, weights
+        self.method, self.gamma, self.source = experiment.model, finished.choice.gamma, experiment.data
+        self.eats = MODELS[self.method].eats
+
+    @functools.cached_property
+    def benchmark(self):
+        return protocol.published(self.experiment)
+
+    @functools.cached_property
+    def keras_model(self):
+        return protocol.rebuilt(self.experiment, self.finished, self.benchmark)
+
+    @functools.cached_property
+    def classes(self):
+        benchmark = self.benchmark
+        return candidates.Classes(benchmark.class_names, benchmark.class_embeddings, benchmark.seen_mask)
+
+    @functools.cached_property
+    def attributes(self):
+        return bundle.attributes(self.benchmark, self.source.options)
+
+    @property
+    def row_shape(self):
+        return self.benchmark.input_shape
+
+    @property
+    def validation(self):
+        return _validation(self.finished.choice)
+
+    @functools.cached_property
+    def front(self):
+        """A FrontEnd, or the InputError that says why there is none."""
+        try:
+            return bundle.front_end(self.source, self.benchmark, self.keras_model, self.weights)
+        except InputError as error:
+            return error
+
+    @functools.cached_property
+    def _by_rows(self):
+        return export.endpoints(self.keras_model, self.gamma)["score_classes"]
+
+    @functools.cached_property
+    def _by_pictures(self):
+        return export.endpoints(self.keras_model, self.gamma, self.front)["score_classes"]
+
+    def of_rows(self, inputs, classes):
+        return _answered(self._by_rows, inputs, classes)
+
+    def of_pictures(self, part, classes):
+        if isinstance(self.front, InputError):
+            raise _no_pictures(self.method, self.eats, str(self.front))
+        return _seen(self._by_pictures, part, classes, self.front.size, self.front.crop)
+
+    def save(self, path):
+        front = self.front
+        why, front = (str(front), None) if isinstance(front, InputError) else (None, front)
+        more = {"validation": self.validation, "without_images": why}
+        bundle.save(path, self.experiment, self.finished, self.benchmark, self.keras_model, front, **more)
+
+
+class _Stored:
+    """A classifier that was saved: images go through its SavedModel, and rows through its Keras model if they must."""
+
+    source = None
+
+    def __init__(self, exported):
+        self.exported, facts = exported, exported.metadata
+        self.method, self.gamma, self.classes = facts["model"], facts["gamma"], exported.classes
+        self.attributes, self.kind = facts["attributes"], facts["inputs"]["kind"]
+        self.validation = facts.get("validation") or {}
+
+    @functools.cached_property
+    def keras_model(self):
+        path = self.exported.path / export.KERAS
+        if not path.is_file():
+            raise InputError(f"keras_model: no {path}; wanted an export by version 0.2 or later")
+        if self.method not in MODELS:
+            raise InputError(f"path: {self.exported.path} is of model {self.method!r}; wanted it in zslkeras.MODELS")
+        with export.computing_in(self.exported.metadata.get("precision", "float32")):
+            return keras.saving.load_model(path, {self.method: MODELS[self.method]}, compile=False)
+
+    @property
+    def eats(self):
+        return MODELS[self.method].eats if self.kind == "bytes" else self.kind
+
+    @property
+    def row_shape(self):
+        shape = self.exported.metadata["inputs"]["shape"]
+        return tuple(tuple(one) if isinstance(one, list) else one for one in shape)
+
+    @functools.cached_property
+    def _by_rows(self):
+        return export.endpoints(self.keras_model, self.gamma)["score_classes"]
+
+    def of_rows(self, inputs, classes):
+        if self.kind == "bytes":
+            return _answered(self._by_rows, inputs, classes)
+        levels = isinstance(inputs, tuple)
+        named = {f"inputs_{level}": one for level, one in enumerate(inputs)} if levels else {"inputs": inputs}
+        return _answered(self._signature, named, classes)
+
+    def of_pictures(self, part, classes):
+        if self.kind not in ("bytes", "images"):
+            raise _no_pictures(self.method, self.eats, self.exported.metadata.get("without_images"))
+        front = self.exported.metadata["preprocessing"] or {"size": self.row_shape[0], "crop": True}
+        size, crop = front["size"], front["crop"]
+
+        def scored(contents, *given):
+            inputs = contents if self.kind == "bytes" else decode.pictures(contents, size, crop)
+            return self._signature({"inputs": inputs}, *given)
+
+        return _seen(scored, part, classes, size, crop)
+
+    def _signature(self, named, class_embeddings, seen_mask):
+        scored = self.exported.model.signatures["score_classes"]
+        return scored(**named, class_embeddings=class_embeddings, seen_mask=seen_mask)
+
+    def save(self, path):
+        if path.exists() and path.samefile(self.exported.path):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with export.replacing(path) as draft:
+            shutil.copytree(self.exported.path, draft, dirs_exist_ok=True)
+
+
+def _no_pictures(method, eats, why):
+    why = f" ({why.removeprefix('with_backbone: ')})" if why else ""
+    return InputError(f"images: got images, and {method} takes {eats}, which cannot be made of them here{why}")
+
+
+def _answered(endpoint, inputs, classes):
+    given = tf.constant(classes.embeddings, tf.float32), tf.constant(classes.seen, tf.bool)
+    return {name: value.numpy() for name, value in endpoint(inputs, *given).items()}
+
+
+def _seen(endpoint, part, classes, size, crop):
+    """The answers for a part of pictures; names one that does not decode."""
+    contents = _contents(part)
+    try:
+        return _answered(endpoint, tf.constant(contents), classes)
+    except tf.errors.InvalidArgumentError:
+        for content, (_, where) in zip(contents, part, strict=True):
+            try:
+                decode.picture(tf.constant(content), size, crop)
+            except tf.errors.InvalidArgumentError as error:
+                got = f"does not decode ({export.sentence(error)})"
+                raise InputError(f"{where}: {got}; wanted a complete image") from None
+        raise
+
+
+# Training and judging.
+
+
+def _trained(experiment, seeds, say):
+    """A Finished for each seed of an experiment."""
+    tune, out = experiment.load("tune"), experiment.out
+    for line in _heading(experiment.model, tune):
+        say(line)
+    limits = {"minutes": experiment.minutes} if experiment.minutes else {}
+    identity = runs.identity(
+        experiment.model, experiment.machine, tune, {None: experiment.config}, select="val", **limits
+    )
+    expect = functools.partial(_say_expected, say, len(seeds))
+    with runs.opened(out, identity, resume=None) if out else contextlib.nullcontext():
+        choices = (protocol.select(experiment, seed, expect=expect if seed == seeds[0] else None) for seed in seeds)
+        return [protocol.finish(experiment, choice) for choice in choices]
+
+
+def _compared(source, machine, minutes, seeds, out, weights, say):
+    """The Experiment of the model that is best on validation classes, a Finished for each seed, and a verdict."""
+    minutes, tune = minutes or automatic.MINUTES, automatic.any_stage(source)
+    for line in _heading(AUTO, tune):
+        say(line)
+    identity = runs.identity(AUTO, machine, tune, {}, minutes=minutes, weights=weights)
+    first, *others = seeds
+    with runs.opened(out, identity, resume=None) if out else contextlib.nullcontext():
+        found = automatic.compare(source, machine, minutes, first, out, say, weights)
+        for text in (found.table, found.verdict):
+            say(text)
+        choices = itertools.chain([found.choice], (protocol.select(found.best, seed) for seed in others))
+        return found.best, [protocol.finish(found.best, choice) for choice in choices], found.verdict
+
+
+def _say_expected(say, seeds, tune, final):
+    say(f"at most about {tables.duration(seeds * (tune + final))}")
+
+
+def _heading(model, tune):
+    yield (
+        f"{model} on {tune.name}: {len(tune.train)} training rows of {tune.kind}, {len(tune.seen_classes)} "
+        f"classes to train on and {len(tune.unseen_classes)} to choose on"
+    )
+    for note in tune.notes:
+        yield f"note: {note}"
+
+
+def _on_validation(finished):
+    choice = finished.choice
+    return choice.history[choice.state]["val_AUSUC"] if choice.history else 0.0
+
+
+def _validation(choice):
+    if not choice.history:
+        return {}
+    state = choice.history[choice.state]
+    reached = {metric: state[f"val_{metric}"] for metric in ("T", "U", "S", "H", "AUSUC")}
+    number = len(choice.outcomes.unseen)
+    return reached | {"classes": number, "chance": 1 / number}
+
+
+def _outcomes(model, benchmark, seen, same):
+    """The Outcomes of a model on the test rows of a benchmark.
+
+    Args:
+        model: a ZeroShotModel.
+        benchmark: stage "final".
+        seen: [C] bool, which of its classes were trained.
+        same: whether its classes are those of the model, so that the model's own rule for seen classes holds.
+    """
+    classes, mask = tf.constant(benchmark.class_embeddings), tf.constant(seen, tf.float32)
+
+    @tf.function(reduce_retracing=True)
+    def scored(inputs):
+        scores = model.score_classes(inputs, classes)
+        return scores, model.seen_answers(scores, inputs, mask) if same else tf.constant(0)
+
+    rows, parts = benchmark.tested, []
+    if not len(rows):
+        raise InputError(f"data: {benchmark.source} has no row to test on; wanted some")
+    for inputs, labels in batches.scoring(benchmark, rows):
+        scores, own = (tensor.numpy() for tensor in scored(tf.nest.map_structure(tf.constant, inputs)))
+        groups = np.flatnonzero(seen), np.flatnonzero(~seen)
+        parts.append(metrics.outcomes(scores, labels, *groups, seen_answers=own if same else None))
+    return metrics.concatenate(parts)

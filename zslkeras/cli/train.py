@@ -1,0 +1,106 @@
+"""zslkeras train FOLDER: trains a classifier on a folder of images, ready for predict and serve.
+
+FOLDER has a sub-folder of images for each class, and a table of what describes the classes: classes.csv, or --classes.
+All classes with images are learned; classes of the table without images can be recognised too. Everything is chosen on
+validation classes, which are held out of a first training; the second one has them all. Features are made of the images
+if the folder has none. After a kill, the same command goes on where it stopped.
+"""
+
+import dataclasses
+import pathlib
+import shlex
+
+from zslkeras.cli import flags
+from zslkeras.models import MODELS
+from zslkeras.names import AUTO
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is trained"""
+
+    model: str = flags.flag(
+        AUTO, "auto compares several on validation classes and takes the best; or one", choices=(AUTO, *MODELS)
+    )
+    classes: str | None = flags.field_of(flags.Data, "classes")
+    features: str | None = flags.flag(
+        None, "feature files in the folder, or filters for the built-in filter bank, which is quick and weak"
+    )
+    seeds: int = flags.flag(1, "train this often, and keep the one that is best on validation classes", least=1)
+    minutes: float | None = flags.flag(
+        None, "end the training before it takes longer; 10 with --model auto, if not given", least=0.1
+    )
+    out: str | None = flags.flag(None, "where results go; runs/MODEL-FOLDER if not given")
+    set: tuple[str, ...] = flags.field_of(flags.Overrides, "set")
+    epochs: int | None = flags.field_of(flags.Overrides, "epochs")
+    backbone: str = flags.flag("mobilenetv2", "makes the features of a folder that has none")
+    weights: str | None = flags.flag(
+        None, "of the backbone: a .weights.h5, .h5 or .keras file, or imagenet, which it is if not given"
+    )
+
+
+def main(settings, folders):
+    from zslkeras import classifier  # needs TensorFlow, so only after the flags are checked
+
+    (folder,) = folders
+    options = {"classes": settings.classes, "features": settings.features}
+    source = classifier.source_of(folder, options)
+    if classifier.is_folder(source):
+        source = dataclasses.replace(source, options=source.options | {"unseen": "none"})
+    named = pathlib.Path(folder).resolve().name.lower()
+    out = pathlib.Path(settings.out or pathlib.Path("runs") / f"{settings.model}-{named}")
+    if pathlib.Path(folder).resolve() in (out.resolve(), *out.resolve().parents):
+        raise flags.InputError(f"out: got {out}, which is among the images; wanted another folder")
+    overrides = flags.Overrides(set=settings.set, epochs=settings.epochs)
+    made = classifier.fit(
+        source,
+        settings.model,
+        list(range(settings.seeds)),
+        settings=overrides.last(),
+        minutes=settings.minutes,
+        out=out,
+        backbone=settings.backbone,
+        weights=settings.weights,
+        say=lambda line: print(line, flush=True),
+    )
+    made.save(out / "saved_model")
+    print(_reached(made, out))
+
+
+def _reached(made, out):
+    """What was reached on validation classes, and what to run next."""
+    reached, trained = made.validation, int(made.trained.sum())
+    among = f"{reached['classes']} validation classes"
+    lines = [
+        f"{made.method}: {trained} classes learned, {len(made.class_names) - trained} more known by their attributes",
+        f"on {among}, as long as they were not trained: {reached['T']:.1%} of their images right among them "
+        f"({reached['chance']:.1%} by chance)",
+        f"among all classes: {reached['U']:.1%} of their images right, {reached['S']:.1%} of those of trained classes",
+        f"written: {out / 'saved_model'}",
+        "next:",
+        f"  zslkeras predict --model {shlex.quote(str(out))} IMAGES",
+        f"  zslkeras predict --model {shlex.quote(str(out))} --write_table classes.csv",
+        f"  zslkeras serve --model {shlex.quote(str(out))}",
+        f'  python: model = zslkeras.load("{out}"); model.predict(["a.jpg"])',
+    ]
+    return "\n".join(lines)
+
+
+def _check(settings, given, folders):
+    if len(folders) != 1:
+        got = f"{len(folders)} folders" if folders else "no folder"
+        raise flags.InputError(f"{got}; wanted the folder of the images, as in zslkeras train ./birds")
+    if settings.model == AUTO:
+        for name in ("set", "epochs"):
+            if name in given:
+                raise flags.InputError(f"--{name}: got it for --model auto; wanted the name of a model beside it")
+
+
+COMMAND = flags.Command(
+    "zslkeras train",
+    __doc__,
+    Settings,
+    example="zslkeras train ./birds --model eszsl --out runs/birds",
+    arguments="FOLDER",
+    check=_check,
+)

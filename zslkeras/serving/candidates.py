@@ -1,0 +1,274 @@
+"""The classes among which images are recognised: those of a model, and others that are described by attributes.
+
+A description may leave attributes out. They are filled in with what the model's own classes suggest: attributes go
+together, so a class with wings is likely to have feathers.
+"""
+
+import collections.abc
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from zslkeras.benchmarks import files, folder
+from zslkeras.errors import InputError, did_you_mean
+
+SCALE = 3.0  # a given class may be this many times shorter or longer than the model's classes
+MISSING = ("fill", "refuse")
+WAYS = ("conditional", "mean")
+# Of the mean variance of the given attributes: how much the regression is drawn to the mean of each attribute.
+# Not tuned: the filling and its strength are still to be chosen on validation folds.
+RIDGE = 1.0
+_SAME = 1e-6  # how far equal attributes may be apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The classes that can be recognised.
+
+    Attributes:
+        names: K names.
+        embeddings: [K, A].
+        seen: [K], true for classes that were trained.
+    """
+
+    names: tuple[str, ...]
+    embeddings: np.ndarray
+    seen: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Classes as they were given.
+
+    Attributes:
+        where: what gave them, for sentences.
+        names: K names.
+        columns: names of the columns of `values`; none where they are the model's attributes in order.
+        values: [K, A], NaN where an attribute is missing.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: np.ndarray
+
+
+def among(own, attributes, given, known=True, missing=MISSING[0]):
+    """The classes that are given, and sentences about them that the user should read once.
+
+    A given class whose name the model knows is replaced, and stays seen or unseen. Any other counts as unseen.
+
+    Args:
+        own: the model's Classes.
+        attributes: what its metadata say about attributes.
+        given: the path of a table (see `folder.read_table`); a dict {name: {attribute: value}} or {name: A values};
+            (names, [K, A]); [K, A] alone; or names of the model's own classes.
+        known: whether the model's own classes are among the result too.
+        missing: "fill" fills in attributes that are not given; "refuse" refuses them.
+    """
+    if missing not in MISSING:
+        raise InputError(f"missing: got {missing!r}; wanted one of {', '.join(MISSING)}")
+    given = _read(given, own)
+    values = _in_order(given, attributes)
+    given_part = ~np.isnan(values)
+    for name, row, there in zip(given.names, values, given_part, strict=True):
+        if not there.any():
+            raise InputError(f"{given.where}: no attribute of class {name} is given; wanted at least one")
+        if missing == "refuse" and not there.all():
+            lacking = [one for one, has in zip(attribute_names(attributes), there, strict=True) if not has]
+            more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+            raise InputError(
+                f"{given.where}: attribute {lacking[0]}{more} of class {name} missing; wanted all {len(there)} of the "
+                "model"
+            )
+        _require_scale(given.where, name, row, attributes, whole=there.all())
+    values = np.stack([filled(row, own.embeddings, attributes["unit_length"]) for row in values]).astype(np.float32)
+    if attributes["unit_length"]:
+        values = files.unit_rows(values)
+    seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
+    merged = dict(zip(own.names, own.embeddings, strict=True)) if known else {}
+    merged |= dict(zip(given.names, values, strict=True))
+    classes = Classes(
+        tuple(merged),
+        np.asarray(list(merged.values()), np.float32),
+        np.array([seen.get(name, False) for name in merged]),
+    )
+    return classes, _notes(own, given, values, given_part)
+
+
+def attribute_names(attributes):
+    """The names of a model's attributes; numbered where they have none."""
+    return attributes["names"] or [f"attribute {place}" for place in range(1, attributes["number"] + 1)]
+
+
+def filled(row, known, unit_length=False, way=WAYS[0]):
+    """A class's attributes with those that are missing filled in.
+
+        missing = mean + B (given - mean), with B the ridge regression of the missing on the given ones
+
+    Args:
+        row: [A] with NaN for what is missing.
+        known: [C, A] complete classes.
+        unit_length: whether `known` was scaled to unit length, class by class. Then `row` may have any scale: it gets
+            the one at which the completed row has unit length.
+        way: "conditional" as above; "mean" has B = 0.
+
+    Returns:
+        [A] float64; the given part is in its own scale, or in that of `known` with `unit_length`.
+    """
+    row, known = np.array(row, np.float64), np.asarray(known, np.float64)
+    there = ~np.isnan(row)
+    if there.all():
+        return row
+    mean, given = known.mean(axis=0), row[there]
+    slope = np.zeros((np.count_nonzero(~there), len(given)))
+    if way == "conditional":
+        centred = known - mean
+        gram = centred[:, there].T @ centred[:, there]
+        ridge = max(RIDGE * np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
+        slope = np.linalg.solve(gram + ridge * np.eye(len(gram)), centred[:, there].T @ centred[:, ~there]).T
+    start, factor = mean[~there] - slope @ mean[there], 1.0
+    if unit_length:
+        factor = _factor(given, start, slope @ given)
+    row[there] = factor * given
+    row[~there] = np.clip(start + factor * (slope @ given), known[:, ~there].min(axis=0), known[:, ~there].max(axis=0))
+    return row
+
+
+def _factor(given, start, change):
+    """The factor f > 0 with |f given|^2 + |start + f change|^2 = 1; 1 / |given| where there is none."""
+    square, linear, constant = given @ given + change @ change, start @ change, start @ start - 1
+    if not given.any():
+        return 1.0
+    inside = linear**2 - square * constant
+    factor = (-linear + np.sqrt(inside)) / square if inside > 0 else 0.0
+    return factor if factor > 0 else 1 / np.linalg.norm(given)
+
+
+def _read(given, own):
+    if isinstance(given, str | os.PathLike):
+        path = pathlib.Path(given)
+        return Given(str(path), *folder.read_table(path, gaps=True))
+    if isinstance(given, collections.abc.Mapping):
+        return _of_dict(given)
+    if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) == 2:
+        return _of_matrix(given[1], _names(given[0]))
+    if isinstance(given, np.ndarray | list) and len(given) and not isinstance(given[0], str):
+        return _of_matrix(given)
+    names = _names(given)
+    places = {name: place for place, name in enumerate(own.names)}
+    for name in names:
+        if name not in places:
+            near = did_you_mean(name, own.names)
+            raise InputError(f"classes: {name!r} is given by its name alone, and the model does not know it; {near}")
+    return Given("classes", names, (), own.embeddings[[places[name] for name in names]].astype(np.float64))
+
+
+def _names(given):
+    if not isinstance(given, list | tuple | np.ndarray) or not all(isinstance(name, str) for name in given):
+        wanted = "a dict of attributes by class, a table's path, [K, A] numbers, (names, numbers), or names it knows"
+        raise InputError(f"classes: got {type(given).__name__}; wanted {wanted}")
+    if not len(given):
+        raise InputError("classes: got none; wanted at least one")
+    return files.different("classes", "class", tuple(map(str, given)))
+
+
+def _of_matrix(values, names=None):
+    try:
+        values = np.asarray(values, np.float64)
+    except (ValueError, TypeError):
+        raise InputError("classes: got values that are no numbers; wanted [K, A] numbers") from None
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"classes: got shape {values.shape}; wanted [K, A], one row for each class")
+    names = tuple(f"class {place}" for place in range(1, len(values) + 1)) if names is None else names
+    if len(names) != len(values):
+        raise InputError(f"classes: got {len(names)} names for {len(values)} rows; wanted one for each")
+    return Given("classes", names, (), values)
+
+
+def _of_dict(given):
+    """{name: {attribute: value}}, or {name: values of all attributes in order}."""
+    if not given:
+        raise InputError("classes: got none; wanted at least one")
+    names = files.different("classes", "class", tuple(map(str, given)))
+    rows = list(given.values())
+    if not all(isinstance(row, collections.abc.Mapping) for row in rows):
+        lengths = {np.size(row) for row in rows}
+        if any(isinstance(row, collections.abc.Mapping | str) for row in rows) or len(lengths) > 1:
+            raise InputError("classes: got different kinds of values; wanted a dict of attributes for each class")
+        return _of_matrix(np.stack([np.ravel(row) for row in rows]), names)
+    columns = tuple(dict.fromkeys(str(key) for row in rows for key in row))
+    values = np.full((len(rows), len(columns)), np.nan)
+    for place, (name, row) in enumerate(zip(names, rows, strict=True)):
+        for key, value in row.items():
+            if value is None:
+                continue
+            try:
+                values[place, columns.index(str(key))] = float(value)
+            except (ValueError, TypeError):
+                raise InputError(f"classes: {name} has {key} {value!r}; wanted a number") from None
+    return Given("classes", names, columns, values)
+
+
+def _in_order(given, attributes):
+    """The values in the model's order, NaN where one is missing."""
+    names = attributes["names"]
+    if not names and set(given.columns) <= set(attribute_names(attributes)):
+        names = attribute_names(attributes) if given.columns else names
+    if not names or not given.columns:  # only their number can be checked
+        if given.values.shape[1] != attributes["number"]:
+            got = f"{given.values.shape[1]} attributes"
+            raise InputError(f"{given.where}: {got}; wanted the {attributes['number']} of the model")
+        return np.asarray(given.values, np.float64)
+    for column in given.columns:
+        if column not in names:
+            near = did_you_mean(column, names)
+            raise InputError(f"{given.where}: the model knows no attribute {column!r}; {near}")
+    values = np.full((len(given.names), len(names)), np.nan)
+    values[:, [names.index(column) for column in given.columns]] = given.values
+    return values
+
+
+def _require_scale(where, name, row, attributes, whole=True):
+    """Refuses attributes that cannot have the scale of the model's attributes; NaN are not given."""
+    row = row[~np.isnan(row)]
+    with np.errstate(over="ignore"):
+        length, (shortest, longest) = float(np.linalg.norm(row.astype(np.float32))), attributes["lengths"]
+    if not np.isfinite(length):
+        raise InputError(f"{where}: the attributes of class {name} have length {length}; wanted a finite one")
+    if whole and not length:
+        raise InputError(f"{where}: all attributes of class {name} are 0; wanted at least one other value")
+    if row.min() < 0 and not attributes["has_negatives"]:
+        got = f"attribute value {row.min():g}"
+        raise InputError(f"{where}: class {name} has {got}; wanted none below 0, as in training")
+    if not attributes["unit_length"] and not (shortest / SCALE if whole else 0) <= length <= longest * SCALE:
+        raise InputError(
+            f"{where}: the attributes of class {name} have length {length:.3g}, those in training {shortest:.3g} to "
+            f"{longest:.3g}; wanted the same scale"
+        )
+
+
+def _notes(own, given, values, there):
+    """One line about what was filled in, and one about duplicates."""
+    notes, lacking = [], np.count_nonzero(~there, axis=1)
+    if lacking.any():
+        some = lacking[lacking > 0]
+        count = f"{some.min()}" if some.min() == some.max() else f"{some.min()} to {some.max()}"
+        first = given.names[np.flatnonzero(lacking)[0]]
+        of = first if len(some) == 1 else f"{len(some)} classes, {first} first"
+        notes.append(
+            f"{given.where}: filled in {count} of {there.shape[1]} attributes of {of}, by what goes together in the "
+            "known classes"
+        )
+    earlier, same = dict(zip(own.names, own.embeddings, strict=True)), []
+    for name, row in zip(given.names, values, strict=True):
+        if name not in earlier:
+            match = next((other for other, values in earlier.items() if np.abs(values - row).max() <= _SAME), None)
+            same += [f"{name} is a duplicate of {match}"] if match else []
+        earlier[name] = row
+    if same:
+        more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
+        notes.append(f"{given.where}: {'; '.join(same[:3])}{more}: nothing but their names tells them apart")
+    return notes
