@@ -1,7 +1,7 @@
 """The text that a run prints: a heading before it, and tables after it."""
 
 from zslkeras.evaluation.metrics import METRICS, summaries
-from zslkeras.evaluation.tables import grid, in_words, known, label, paired, percent, percents
+from zslkeras.evaluation.tables import grid, in_words, known, label, paired, percent, percents, span
 from zslkeras.names import YARDSTICKS
 
 LEGEND = """\
@@ -33,10 +33,10 @@ def table(result, ablation=None):
     if len(seeds) > 1:
         rows.append(("  std over seeds", [percent(selected[m]["std"]) for m in METRICS]))
     for kind, title in (("rows", "  95 % over images"), ("classes", "  95 % over classes")):
-        rows.append((title, [_span(selected[m][f"interval_{kind}"]) for m in METRICS]))
+        rows.append((title, [span(selected[m][f"interval_{kind}"]) for m in METRICS]))
     rows.append(("best on test, as papers report", percents(result["best_on_test"])))
     if start := result["start"]:
-        rows.append(("its untrained start, the closed form", percents(start)))
+        rows.append(("its start, the closed form", percents(start)))
     for name, one in yardsticks.items():
         rows.append((f"{label(name)}, selected on validation", percents(one)))
     rows.append(("chance", [percent(result["chance"][m]) if m in result["chance"] else "" for m in METRICS]))
@@ -48,12 +48,10 @@ def table(result, ablation=None):
         lines.append(f"not compared with {' and '.join(map(label, YARDSTICKS))}: {reason}")
     if percent(selected["U"]["mean"]) == "-":
         lines.append("No unseen class has a test image, so T, U, H and AUSUC are unknown.")
-    if start:
+    if start and start["kept"] < len(seeds):
         lines += ["", *_against(model, "its own start", start["versus"])]
-        if start["kept"]:
-            lines.append(
-                f"Closed form kept: no epoch was better on validation, in {start['kept']} of {len(seeds)} seeds."
-            )
+    if start and start["kept"]:
+        lines += ["", f"Closed form kept: no epoch was better on validation, in {start['kept']} of {len(seeds)} seeds."]
     for name, one in yardsticks.items():
         lines += ["", *_against(model, label(name, result["model"]), one["versus"])]
     if "pointing" in result:
@@ -95,8 +93,3 @@ def means(title, rows):
 def _shape(shape):
     """(7, 7, 1280) as 7x7x1280, several of them joined by +."""
     return " + ".join(map(_shape, shape)) if isinstance(shape[0], tuple) else "x".join(map(str, shape))
-
-
-def _span(interval):
-    low, high = (percent(value).replace("100.0", "100") for value in interval)  # so that any two fit a column
-    return low if low == high == "-" else f"{low}-{high}"

@@ -81,6 +81,11 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
         raise InputError(f"select: got fixed; {first.model} has no epochs to fix and needs val")
     chief = strategies.is_chief(first.strategy)
     say = print if chief else (lambda *_: None)
+    count = seeds or MODELS[first.model].default_seeds
+
+    def expect(tune, final):
+        say(tables.expected(count, tune, final))
+
     say(report.heading(first.model, benchmark))
     out, trained = out or runs.next_folder(stem, resume), {}
     # What time allowed is no part of the settings, but the numbers depend on it.
@@ -93,13 +98,12 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
         for row, experiment in experiments.items():
             experiment = dataclasses.replace(experiment, out=out / row if len(experiments) > 1 else out)
             say(textwrap.fill(f"{row or first.model}: {settings_text(experiment.config)}", 118, subsequent_indent="  "))
-            began, finished, count = time.monotonic(), [], seeds or MODELS[first.model].default_seeds
+            began, finished = time.monotonic(), []
             for seed in range(count):
-                expect = None if seed else functools.partial(_say_expected, say, count)
                 if select == "fixed":
                     choice = protocol.fixed(experiment, seed)
                 else:
-                    choice = protocol.select(experiment, seed, expect=expect)
+                    choice = protocol.select(experiment, seed, expect=None if seed else expect)
                 if choice.found and not seed:
                     say(textwrap.fill(f"found in stage tune: {_text(choice.found)}", 118, subsequent_indent="  "))
                 finished.append(protocol.finish(experiment, choice))
@@ -134,12 +138,6 @@ def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, e
         finished = [protocol.finish(experiment, choice) for choice in choices]
     _conclude(out, {None: (experiment, finished, time.monotonic() - began)}, benchmark.name, extras)
     return out
-
-
-def _say_expected(say, seeds, tune, final):
-    """Says how long a run takes, when that is known."""
-    whole = tables.duration(seeds * (tune + final))
-    say(f"at most about {whole}: {seeds} seed{'s' if seeds > 1 else ''} of {tables.duration(tune + final)} each")
 
 
 def _text(settings):

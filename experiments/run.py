@@ -4,7 +4,6 @@ Everything is chosen in stage tune, inside the training rows; the published test
 end. The table also shows what choosing on the test set would have given, as the papers report.
 """
 
-import collections
 import dataclasses
 import pathlib
 
@@ -17,7 +16,7 @@ from zslkeras.names import AUTO
 class Settings:
     """The run"""
 
-    model: str | None = flags.model(collections.ChainMap(MODELS, {AUTO: None}))
+    model: str | None = flags.model(flags.MODELS_AND_AUTO)
     minutes: float | None = flags.flag(
         None, "end training in good order after this time, for all seeds; with --model auto, 10 if not given", least=0.1
     )

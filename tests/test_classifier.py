@@ -28,7 +28,7 @@ from tests.support.tiny import tiny
 from zslkeras import classifier, protocol
 from zslkeras.errors import InputError
 from zslkeras.models import MODELS
-from zslkeras.serving import export, rest
+from zslkeras.serving import export, recognisers, rest
 from zslkeras.training.machine import Machine
 
 ESZSL = {"scalings": ("standard",), "gammas": (10.0,), "lambdas": (1.0,)}
@@ -124,7 +124,7 @@ def test_a_run_opens_as_a_classifier(exported, of_birds):
     """With its export, and without it by its checkpoints and its data."""
     paths = of_birds[1]
     by_export = zslkeras.load(exported.run)
-    by_checkpoint = classifier.ZeroShotClassifier(classifier._Live(exported.experiment, exported.finished))
+    by_checkpoint = classifier.ZeroShotClassifier(recognisers.Live(exported.experiment, exported.finished))
     close(by_export.score(paths).values, by_checkpoint.score(paths).values)
     assert by_export.predict(paths[0]) == by_checkpoint.predict(paths[0])
 

@@ -7,37 +7,31 @@
 Stages, early stopping and gamma are inside: everything is chosen on validation classes, as `protocol` does it.
 """
 
-import collections.abc
 import contextlib
 import dataclasses
-import functools
 import itertools
 import os
 import pathlib
-import shutil
 import time
 import warnings
 
-import keras
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from zslkeras import automatic, benchmarks, protocol, runs
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import metrics, tables, uncertainty
-from zslkeras.images import backbones, decode, extract
+from zslkeras.images import backbones, extract
 from zslkeras.models import MODELS, config
 from zslkeras.names import AUTO, BENCHMARKS
-from zslkeras.serving import answers, bundle, candidates, export, recognise
+from zslkeras.serving import answers, asked, bundle, candidates, export, recognise, recognisers
 from zslkeras.serving.answers import SHOWN
 from zslkeras.training import batches
 from zslkeras.training.machine import Machine
 
 BACKBONE = "mobilenetv2"  # makes features of a folder of images that has none; the cheapest of the usual ones
 _SIZE, _AT_ONCE = 224, 32  # pixels of the images that it gets, and how many at a time
-_ROWS_AT_ONCE = 256  # rows of features that are scored at a time
 
 
 def fit(
@@ -94,7 +88,7 @@ def fit(
     if out:
         result = runs.result(experiment, finished, ({}, "not asked for"), time.monotonic() - began)
         runs.write_result(experiment.out, result, finished)
-    return ZeroShotClassifier(_Live(experiment, finished[0], weights), verdict)
+    return ZeroShotClassifier(recognisers.Live(experiment, finished[0], weights), verdict)
 
 
 def load(path, *, data_root=None, images=None, weights=None):
@@ -113,14 +107,14 @@ def load(path, *, data_root=None, images=None, weights=None):
     if not path.is_dir():
         raise InputError(f"path: no folder {path}; wanted one of a saved classifier, or of a finished run")
     if any((place / "metadata.json").is_file() for place in (path, path / bundle.NAME)):
-        return ZeroShotClassifier(_Stored(recognise.Exported(path)))
+        return ZeroShotClassifier(recognisers.Stored(recognise.Exported(path)))
     if not (path / "result.json").is_file() and (path / "auto.json").is_file():  # of several models, one was finished
         path = next((result.parent for result in sorted(path.glob("*/result.json"))), path)
     if not (path / "result.json").is_file():
         got = "a run that has not ended" if (path / "run.json").is_file() else "neither metadata.json nor result.json"
         raise InputError(f"path: {path} holds {got}; wanted the folder of a saved classifier, or of a finished run")
     experiment, (finished,) = runs.reopened(path, data_root, images, seeds=1, argument="path")
-    return ZeroShotClassifier(_Live(experiment, finished, weights))
+    return ZeroShotClassifier(recognisers.Live(experiment, finished, weights))
 
 
 class ZeroShotClassifier:
@@ -293,7 +287,7 @@ class ZeroShotClassifier:
 
     def _scored(self, images, classes):
         """Whether it is one image, and (its pictures, calibrated scores, labels) of each part."""
-        kind, single, parts = _asked(images, self._inside)
+        kind, single, parts = asked.read(images, self._inside)
         answer = self._inside.of_pictures if kind == "pictures" else self._inside.of_rows
 
         def scored():
@@ -383,257 +377,6 @@ def _has_features(directory, kind):
         return True
 
 
-def _asked(images, inside):
-    """What was given: ("pictures" or "rows", whether it is one, an iterable of parts).
-
-    A part of pictures is a list of (what was given, its name for messages); a part of rows is what the model takes.
-    """
-    shape, eats = inside.row_shape, inside.eats
-    if isinstance(images, str | os.PathLike | bytes | Image.Image):
-        return "pictures", True, _pictures([images])
-    if eats == "levels" and isinstance(images, tuple) and all(np.ndim(one) in (3, 4) for one in images):
-        return _rows(images, shape)
-    if isinstance(images, list | tuple | collections.abc.Iterator):
-        images = iter(images)
-        first = next(images, None)
-        if first is None:
-            raise InputError("images: got none; wanted at least one")
-        images = itertools.chain([first], images)
-        if _is_picture(first):
-            return "pictures", False, _pictures(images)
-        if eats == "levels" and isinstance(first, tuple):
-            return _rows(tuple(np.stack(level) for level in zip(*images, strict=True)), shape)
-        try:
-            images = np.stack([np.asarray(one) for one in images])
-        except ValueError:
-            raise InputError("images: got rows of different shapes; wanted the same for all") from None
-    array = np.asarray(images)
-    if array.dtype.kind in "USO" and array.ndim == 1 and array.size:
-        return "pictures", False, _pictures(array.tolist())
-    if array.dtype == np.uint8 and array.ndim in (3, 4) and array.shape[-1] == 3 and array.size:
-        return "pictures", array.ndim == 3, _pictures([array] if array.ndim == 3 else array)
-    if eats not in ("levels", "images") and array.dtype.kind in "fiu" and array.shape[-len(shape) :] == shape:
-        return _rows(array, shape)
-    wanted = f"paths, bytes, uint8 pictures [B, H, W, 3], or {eats} [B, {', '.join(map(str, shape))}]"
-    if eats in ("levels", "images"):
-        wanted = "paths, bytes, uint8 pictures [B, H, W, 3]" + (", or a tuple of levels" if eats == "levels" else "")
-    raise InputError(f"images: got {array.dtype} of shape {array.shape}; wanted {wanted}")
-
-
-def _is_picture(one):
-    array = np.asarray(one) if isinstance(one, np.ndarray | tf.Tensor) else None
-    whole = array is not None and array.dtype == np.uint8 and array.ndim == 3
-    return isinstance(one, str | os.PathLike | bytes | Image.Image) or whole
-
-
-def _pictures(images):
-    numbered = ((one, f"images: number {place}") for place, one in enumerate(images))
-    while part := list(itertools.islice(numbered, recognise.AT_ONCE)):
-        yield [(_picture(one, where), _where(one, where)) for one, where in part]
-
-
-def _picture(one, where):
-    if isinstance(one, Image.Image):
-        return np.asarray(one.convert("RGB"))
-    if isinstance(one, str | os.PathLike | bytes):
-        return one
-    array = np.asarray(one)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3 or not array.size:
-        raise InputError(f"{where}: got {array.dtype} of shape {array.shape}; wanted uint8 [H, W, 3]")
-    return array
-
-
-def _where(one, where):
-    return os.fspath(one) if isinstance(one, str | os.PathLike) else where
-
-
-def _contents(part):
-    """The bytes of a part of pictures."""
-    contents = []
-    for one, where in part:
-        if isinstance(one, bytes):
-            contents.append(decode.plain(one, where))
-        else:
-            contents.append(decode.png(one) if isinstance(one, np.ndarray) else decode.read(os.fspath(one)))
-    return contents
-
-
-def _rows(given, shape):
-    """`_asked` for rows: an array, or a tuple of levels."""
-    levels = isinstance(given, tuple)
-    arrays, shapes = ([np.asarray(one) for one in given], shape) if levels else ([given], [shape])
-    if len(arrays) != len(shapes) or any(a.shape[-len(s) :] != tuple(s) for a, s in zip(arrays, shapes, strict=True)):
-        got = ", ".join(str(array.shape) for array in arrays)
-        raise InputError(f"images: got {got}; wanted rows of {', '.join(map(str, shapes))}")
-    single = arrays[0].ndim == len(shapes[0])
-    arrays = [(array[None] if single else array) for array in arrays]
-    if any(array.ndim != len(s) + 1 or len(array) != len(arrays[0]) for array, s in zip(arrays, shapes, strict=True)):
-        got = ", ".join(str(array.shape) for array in arrays)
-        raise InputError(f"images: got {got}; wanted rows of {', '.join(map(str, shapes))}")
-    if not len(arrays[0]):
-        raise InputError("images: got none; wanted at least one")
-    starts = range(0, len(arrays[0]), _ROWS_AT_ONCE)
-    parts = (tuple(tf.constant(a[start : start + _ROWS_AT_ONCE], tf.float32) for a in arrays) for start in starts)
-    return "rows", single, (part if levels else part[0] for part in parts)
-
-
-# What is inside.
-
-
-class _Live:
-    """A classifier that was trained here, or a finished run that was opened again."""
-
-    def __init__(self, experiment, finished, weights=None):
-        self.experiment, self.finished, self.weights = experiment, finished, weights
-        self.method, self.gamma, self.source = experiment.model, finished.choice.gamma, experiment.data
-        self.eats = MODELS[self.method].eats
-
-    @functools.cached_property
-    def benchmark(self):
-        return protocol.published(self.experiment)
-
-    @functools.cached_property
-    def keras_model(self):
-        return protocol.rebuilt(self.experiment, self.finished, self.benchmark)
-
-    @functools.cached_property
-    def classes(self):
-        benchmark = self.benchmark
-        return candidates.Classes(benchmark.class_names, benchmark.class_embeddings, benchmark.seen_mask)
-
-    @functools.cached_property
-    def attributes(self):
-        return bundle.attributes(self.benchmark, self.source.options)
-
-    @property
-    def row_shape(self):
-        return self.benchmark.input_shape
-
-    @property
-    def validation(self):
-        return _validation(self.finished.choice)
-
-    @functools.cached_property
-    def front(self):
-        """A FrontEnd, or the InputError that says why there is none."""
-        try:
-            return bundle.front_end(self.source, self.benchmark, self.keras_model, self.weights)
-        except InputError as error:
-            return error
-
-    @functools.cached_property
-    def _by_rows(self):
-        return export.endpoints(self.keras_model, self.gamma)["score_classes"]
-
-    @functools.cached_property
-    def _by_pictures(self):
-        return export.endpoints(self.keras_model, self.gamma, self.front)["score_classes"]
-
-    def of_rows(self, inputs, classes):
-        return _answered(self._by_rows, inputs, classes)
-
-    def of_pictures(self, part, classes):
-        if isinstance(self.front, InputError):
-            raise _no_pictures(self.method, self.eats, str(self.front))
-        return _seen(self._by_pictures, part, classes, self.front.size, self.front.crop)
-
-    def save(self, path):
-        front = self.front
-        why, front = (str(front), None) if isinstance(front, InputError) else (None, front)
-        more = {"validation": self.validation, "without_images": why}
-        bundle.save(path, self.experiment, self.finished, self.benchmark, self.keras_model, front, **more)
-
-
-class _Stored:
-    """A classifier that was saved: images go through its SavedModel, and rows through its Keras model if they must."""
-
-    source = None
-
-    def __init__(self, exported):
-        self.exported, facts = exported, exported.metadata
-        self.method, self.gamma, self.classes = facts["model"], facts["gamma"], exported.classes
-        self.attributes, self.kind = facts["attributes"], facts["inputs"]["kind"]
-        self.validation = facts.get("validation") or {}
-
-    @functools.cached_property
-    def keras_model(self):
-        path = self.exported.path / export.KERAS
-        if not path.is_file():
-            raise InputError(f"keras_model: no {path}; wanted an export by version 0.2 or later")
-        if self.method not in MODELS:
-            raise InputError(f"path: {self.exported.path} is of model {self.method!r}; wanted it in zslkeras.MODELS")
-        with export.computing_in(self.exported.metadata.get("precision", "float32")):
-            return keras.saving.load_model(path, {self.method: MODELS[self.method]}, compile=False)
-
-    @property
-    def eats(self):
-        return MODELS[self.method].eats if self.kind == "bytes" else self.kind
-
-    @property
-    def row_shape(self):
-        shape = self.exported.metadata["inputs"]["shape"]
-        return tuple(tuple(one) if isinstance(one, list) else one for one in shape)
-
-    @functools.cached_property
-    def _by_rows(self):
-        return export.endpoints(self.keras_model, self.gamma)["score_classes"]
-
-    def of_rows(self, inputs, classes):
-        if self.kind == "bytes":
-            return _answered(self._by_rows, inputs, classes)
-        levels = isinstance(inputs, tuple)
-        named = {f"inputs_{level}": one for level, one in enumerate(inputs)} if levels else {"inputs": inputs}
-        return _answered(self._signature, named, classes)
-
-    def of_pictures(self, part, classes):
-        if self.kind not in ("bytes", "images"):
-            raise _no_pictures(self.method, self.eats, self.exported.metadata.get("without_images"))
-        front = self.exported.metadata["preprocessing"] or {"size": self.row_shape[0], "crop": True}
-        size, crop = front["size"], front["crop"]
-
-        def scored(contents, *given):
-            inputs = contents if self.kind == "bytes" else decode.pictures(contents, size, crop)
-            return self._signature({"inputs": inputs}, *given)
-
-        return _seen(scored, part, classes, size, crop)
-
-    def _signature(self, named, class_embeddings, seen_mask):
-        scored = self.exported.model.signatures["score_classes"]
-        return scored(**named, class_embeddings=class_embeddings, seen_mask=seen_mask)
-
-    def save(self, path):
-        if path.exists() and path.samefile(self.exported.path):
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with export.replacing(path) as draft:
-            shutil.copytree(self.exported.path, draft, dirs_exist_ok=True)
-
-
-def _no_pictures(method, eats, why):
-    why = f" ({why.removeprefix('with_backbone: ')})" if why else ""
-    return InputError(f"images: got images, and {method} takes {eats}, which cannot be made of them here{why}")
-
-
-def _answered(endpoint, inputs, classes):
-    given = tf.constant(classes.embeddings, tf.float32), tf.constant(classes.seen, tf.bool)
-    return {name: value.numpy() for name, value in endpoint(inputs, *given).items()}
-
-
-def _seen(endpoint, part, classes, size, crop):
-    """The answers for a part of pictures; names one that does not decode."""
-    contents = _contents(part)
-    try:
-        return _answered(endpoint, tf.constant(contents), classes)
-    except tf.errors.InvalidArgumentError:
-        for content, (_, where) in zip(contents, part, strict=True):
-            try:
-                decode.picture(tf.constant(content), size, crop)
-            except tf.errors.InvalidArgumentError as error:
-                got = f"does not decode ({export.sentence(error)})"
-                raise InputError(f"{where}: {got}; wanted a complete image") from None
-        raise
-
-
 # Training and judging.
 
 
@@ -646,7 +389,10 @@ def _trained(experiment, seeds, say):
     identity = runs.identity(
         experiment.model, experiment.machine, tune, {None: experiment.config}, select="val", **limits
     )
-    expect = functools.partial(_say_expected, say, len(seeds))
+
+    def expect(tune, final):
+        say(tables.expected(len(seeds), tune, final))
+
     with runs.opened(out, identity, resume=None) if out else contextlib.nullcontext():
         choices = (protocol.select(experiment, seed, expect=expect if seed == seeds[0] else None) for seed in seeds)
         return [protocol.finish(experiment, choice) for choice in choices]
@@ -667,10 +413,6 @@ def _compared(source, machine, minutes, seeds, out, weights, say):
         return found.best, [protocol.finish(found.best, choice) for choice in choices], found.verdict
 
 
-def _say_expected(say, seeds, tune, final):
-    say(f"at most about {tables.duration(seeds * (tune + final))}")
-
-
 def _heading(model, tune):
     yield (
         f"{model} on {tune.name}: {len(tune.train)} training rows of {tune.kind}, {len(tune.seen_classes)} "
@@ -683,15 +425,6 @@ def _heading(model, tune):
 def _on_validation(finished):
     choice = finished.choice
     return choice.history[choice.state]["val_AUSUC"] if choice.history else 0.0
-
-
-def _validation(choice):
-    if not choice.history:
-        return {}
-    state = choice.history[choice.state]
-    reached = {metric: state[f"val_{metric}"] for metric in ("T", "U", "S", "H", "AUSUC")}
-    number = len(choice.outcomes.unseen)
-    return reached | {"classes": number, "chance": 1 / number}
 
 
 def _outcomes(model, benchmark, seen, same):

@@ -5,7 +5,6 @@ gamma. `finish` trains in stage final as the Choice says, and looks at the publi
 that stage, so no choice can have seen those rows.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import pathlib
@@ -20,7 +19,7 @@ from zslkeras.evaluation import calibration, metrics
 from zslkeras.models import MODELS, conditioning
 from zslkeras.names import YARDSTICKS
 from zslkeras.training import batches, loop, strategies
-from zslkeras.training.machine import Machine
+from zslkeras.training.machine import Machine, computing_in
 
 GAMMA_FOLDS = 3  # on which the closed form says how much gamma depends on the validation classes
 
@@ -283,21 +282,10 @@ def _final(tune):
 
 def _made(experiment, benchmark, seed):
     """A compiled model of an experiment, with the precision of its machine."""
-    with _computing_in(experiment.machine.precision):
+    with computing_in(experiment.machine.precision):
         model = MODELS[experiment.model].for_benchmark(benchmark, experiment.config, seed)
         model.compile()
     return model
-
-
-@contextlib.contextmanager
-def _computing_in(precision):
-    """Layers that are made inside the `with` compute in `precision`, also afterwards."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _judge(benchmark, choice):

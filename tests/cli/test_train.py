@@ -3,7 +3,6 @@
 `python -m tests.cli.test_train --die WHERE:N ARGS` is the command with the example model, killed as `drive` says.
 """
 
-import importlib
 import json
 import os
 import sys
@@ -163,7 +162,6 @@ def test_help_names_the_command(capsys):
 if __name__ == "__main__":
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     names.MODELS["example"] = drive.EXAMPLE
-    importlib.reload(train)  # the choices of --model
     sys.argv.pop(1)
     where, _, number = sys.argv.pop(1).partition(":")
     quiet.tensorflow()

@@ -24,11 +24,12 @@ from zslkeras.evaluation import metrics
 from zslkeras.figures import of_run, plots
 from zslkeras.models import MODELS
 from zslkeras.models.base import ZeroShotModel
+from zslkeras.models.config import Config
 from zslkeras.training.machine import Machine
 
 
 @dataclasses.dataclass(frozen=True)
-class LookerConfig:
+class LookerConfig(Config):
     learning_rate: float = 1.0
     epochs: int = 2
     batch_size: int = 16

@@ -5,6 +5,7 @@ heading in --help. `Command` reads the command line into one instance and passes
 flags, and `check` refuses flags that mean nothing beside the others. Nothing here imports TensorFlow.
 """
 
+import collections
 import dataclasses
 import errno
 import pathlib
@@ -152,6 +153,10 @@ class Export:
     formats: tuple[str, ...] = flag(
         (), "further formats, for models on features; repeat for more", choices=names.FORMATS, repeat=True
     )
+
+
+# Every model, also one that is registered later, and "auto".
+MODELS_AND_AUTO = collections.ChainMap({names.AUTO: None}, MODELS)
 
 
 def model(choices=MODELS):

@@ -11,7 +11,6 @@ import pathlib
 import shlex
 
 from zslkeras.cli import flags
-from zslkeras.models import MODELS
 from zslkeras.names import AUTO
 
 
@@ -20,7 +19,9 @@ class Settings:
     """What is trained"""
 
     model: str = flags.flag(
-        AUTO, "auto compares several on validation classes and takes the best; or one", choices=(AUTO, *MODELS)
+        AUTO,
+        "auto compares several on validation classes and takes the best; or one",
+        choices=flags.MODELS_AND_AUTO,
     )
     classes: str | None = flags.field_of(flags.Data, "classes")
     features: str | None = flags.flag(

@@ -32,6 +32,12 @@ def percent(value, sign=""):
     return f"{100 * value:{sign}.1f}" if known(value) else "-"
 
 
+def span(interval):
+    """An interval in percent."""
+    low, high = (percent(value).replace("100.0", "100") for value in interval)  # so that any two fit a column
+    return low if low == high == "-" else f"{low}-{high}"
+
+
 def known(value):
     """False for a metric without test rows: None out of JSON, NaN before it is written."""
     return value is not None and value == value
@@ -65,6 +71,12 @@ def duration(seconds):
     if seconds < 90:
         return f"{round(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def expected(seeds, tune, final):
+    """How long a run takes, of the seconds that each stage of a seed takes at most."""
+    whole, each = duration(seeds * (tune + final)), duration(tune + final)
+    return f"at most about {whole}" + (f": {seeds} seeds of {each} each" if seeds > 1 else "")
 
 
 def _versus(metric, entry):

@@ -130,7 +130,7 @@ class Evaluation(dict):
     def _rows(self):
         rows = [("at the gamma of the classifier", [tables.percent(self[metric]) for metric in METRICS])]
         for kind, label in (("rows", "  95 % over images"), ("classes", "  95 % over classes")):
-            rows.append((label, [_span(self.intervals[kind][metric]) for metric in METRICS]))
+            rows.append((label, [tables.span(self.intervals[kind][metric]) for metric in METRICS]))
         return [*rows, ("chance", [tables.percent(self.chance.get(m)) if m in self.chance else "" for m in METRICS])]
 
 
@@ -184,11 +184,6 @@ def _text(text):
 
 def _left(shape, columns):
     return [one for one in ((shape[0], SHOWN, "images"), (shape[1], columns, "classes")) if one[0] > one[1]]
-
-
-def _span(interval):
-    low, high = (tables.percent(value).replace("100.0", "100") for value in interval)
-    return low if low == high == "-" else f"{low}-{high}"
 
 
 def _thumbnail(given):

@@ -37,6 +37,7 @@ from zslkeras.errors import Failed, InputError
 from zslkeras.images import decode
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.layers import in_parts
+from zslkeras.training.machine import computing_in
 from zslkeras.version import __version__
 
 KERAS = "model.keras"  # the Keras model in the folder; those of version 0.1 have none
@@ -190,17 +191,6 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; wanted a folder that can be written") from error
     return metadata
-
-
-@contextlib.contextmanager
-def computing_in(precision):
-    """Models that are made or loaded inside the `with` compute in `precision`, also afterwards."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _bare(model):
