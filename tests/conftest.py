@@ -4,8 +4,10 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tests.support.commands import FEW_PROBED
 from tests.support.forked import start
 from tests.support.tiny import write_tiny
+from zslkeras.models import conditioning
 
 # As experiments.run does: without it the threads of a convolution add up in an order of their own.
 tf.config.experimental.enable_op_determinism()
@@ -27,6 +29,13 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True)
 def seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_probed():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(conditioning, "PROBED", FEW_PROBED)
+        yield
 
 
 @pytest.fixture(scope="session")

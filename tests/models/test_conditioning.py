@@ -110,7 +110,7 @@ def test_the_probe_takes_the_best_of_its_settings_and_only_in_stage_tune(monkeyp
     final = tiny(classes=20, unseen=5)
     tune = tune_stage(final)
     worst, best = Setting("none", 0.0, "none", 0.0, 1e6), Setting("standard", 1.0, "l2", 0.0, 1e-2)
-    monkeypatch.setattr(conditioning, "_PROBED", [worst, best, dataclasses.replace(worst, whitening=50.0)])
+    monkeypatch.setattr(conditioning, "PROBED", [worst, best, dataclasses.replace(worst, whitening=50.0)])
     assert conditioning.probe(tune) == best
     with pytest.raises(InputError, match="^config: has auto in stage final; wanted"):
         conditioning.probe(final)

@@ -99,9 +99,9 @@ def test_the_schedule_follows_from_whether_the_backbone_is_trained():
     assert nothing["freeze_batch_norm"] is False and trained["freeze_batch_norm"] is True
     assert nothing["backbone_rate"] > trained["backbone_rate"] and nothing["epochs"] == 20
     assert trained["queue_size"] == len(benchmark.train) // 2
-    assert (trained["epochs"], trained["drop_every"]) == (20, 14)  # for 128 rows
+    assert (trained["epochs"], trained["drop_every"]) == (10, 7)  # for 128 rows
     many = types.SimpleNamespace(train=np.arange(2000), inputs=benchmark.inputs, prepared={})
-    assert DCEN.Config(weights="imagenet").known(many)["epochs"] == 7
+    assert DCEN.Config(weights="imagenet").known(many)["epochs"] == 3
     assert not set(DCEN.Config(epochs=3, queue_size=5).known(benchmark)) & {"epochs", "queue_size"}
 
 

@@ -66,10 +66,11 @@ if __name__ == "__main__":
     where, _, number = sys.argv.pop(1).partition(":")
     quiet.tensorflow()
     from tests.support import commands
-    from zslkeras.models import MODELS
+    from zslkeras.models import MODELS, conditioning
     from zslkeras.training import strategies
 
     MODELS["eszsl"].Config, MODELS["prototypes"].Config = commands.FewSettings, commands.FewPrototypes
+    conditioning.PROBED = commands.FEW_PROBED
     if where == "patience":  # seconds that a missing worker is waited for
         strategies.START_SECONDS = int(number)
     elif number:

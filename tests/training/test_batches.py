@@ -14,6 +14,7 @@ from zslkeras import benchmarks, names, protocol
 from zslkeras.benchmarks import tune_stage
 from zslkeras.errors import InputError
 from zslkeras.images import store
+from zslkeras.models import MODELS
 from zslkeras.training import batches
 
 TINY = tiny()  # 8 seen classes of 16 training rows each
@@ -217,7 +218,7 @@ def test_paths_and_arrays_make_the_same_batches(in_files):
     assert round(store.MARGIN * size) == 32  # as large as they are: nothing is resampled
     read = benchmarks.decoded(in_files, size)
     assert read.input_shape == PICTURES.input_shape and benchmarks.decoded(read, size) is read
-    assert protocol.as_read(in_files, types.SimpleNamespace(image_size=20)).input_shape == (23, 23, 3)
+    assert protocol.as_read(in_files, MODELS["dcen"].Config(image_size=20)).input_shape == (23, 23, 3)
     for one, other in zip(on_device(read), on_device(PICTURES), strict=True):
         np.testing.assert_array_equal(one[0], other[0])
     scored, wanted = (next(batches.scoring(one, PICTURES.test_unseen)) for one in (read, PICTURES))

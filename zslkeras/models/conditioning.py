@@ -53,7 +53,7 @@ def settings(scalings, whitenings, embedding_scalings, kernels, ridges):
 
 
 # What `probe` chooses from: the scalings that were best somewhere, and none that was best nowhere.
-_PROBED = settings(
+PROBED = settings(
     ("centred_l2", "standard", "root_centred_l2", "root_standard"),
     (0.1, 1.0, 8.0),
     ("l2", "centred_l2"),
@@ -193,7 +193,7 @@ def probe(benchmark):
     form, take, tested = _unfitted(benchmark)
     labels, classes = benchmark.labels[tested], benchmark.class_embeddings
     best, highest, space = None, -np.inf, None
-    for one in form.fit(_PROBED, benchmark, take):
+    for one in form.fit(PROBED, benchmark, take):
         if space != one.space:
             features, space = form.features(take(tested)), one.space
         scores = form.compare(features, classes).numpy()

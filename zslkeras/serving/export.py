@@ -44,7 +44,8 @@ KERAS = "model.keras"  # the Keras model in the folder; those of version 0.1 hav
 FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
 ONNX_OPSET = 17
 CLASSES_AT_ONCE = 4096  # more classes are scored in parts of this size
-TOLERANCE = 1e-5  # of the largest score
+# Of the largest score. Whitening that was fitted on few rows multiplies rounding: 3e-5 was seen on 200 rows.
+TOLERANCE = 1e-4
 # In bfloat16, sums in another order differ by more.
 _COARSE_TOLERANCE = 2e-2
 
