@@ -14,10 +14,9 @@ from zslkeras.cli import main
 SHORT = {
     "experiments.run": {"epochs": 1, "seeds": 1},
     "experiments.compare": {"epochs": 1, "seeds": 1, "folds": 1},
-    "experiments.transfer": {"epochs": 1},
     "tuning.run": {"epochs": 1, "seeds": 1, "trials": 1},
 }
-MARK = re.compile(r"<!-- needs (data|several machines|docker|an export) -->")
+MARK = re.compile(r"<!-- needs (data|minutes|several machines|docker|an export) -->")
 
 
 def blocks():
@@ -89,7 +88,7 @@ def test_the_commands_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(shapes, "PICTURES", (10, 12))
     for line, name, args, _ in RUN:
         module = importlib.import_module(name)
-        short = {} if "eszsl" in args else {"minutes": 0.1} if "auto" in args else SHORT.get(name, {})
+        short = {} if "eszsl" in args else SHORT.get(name, {})
         more = [word for flag, value in short.items() for word in (f"--{flag}", str(value))]
         if "--sweep" in args:
             more = more[:-2]  # a sweep has no trials
