@@ -100,7 +100,7 @@ def test_a_limit_ends_the_training_and_is_no_other_run(run, tmp_path):
     args = "--model", "example", "--dataset", "flo", "--seeds", "1", "--batch_size", "16", "--out", "out"
     limited = run(*args, "--minutes", "0.5")
     assert limited.code == 0, limited.err
-    assert limited.out.count("at most about ") == 1 and ": 1 seed of " in limited.out
+    assert limited.out.count("\nat most about ") == 1
     epochs = [row["epoch"] for row in rows_of(tmp_path / "out") if row["stage"] == "final"]
     assert epochs == [row["epoch"] for row in rows_of(tmp_path / "out") if row["stage"] == "tune"]
     assert_refused(run(*args, "--resume"), "was started with minutes=0.5, got minutes=None")
