@@ -60,7 +60,8 @@ def table(model, path):
         raise InputError(f"candidates: no {path}; wanted the file of an earlier measurement")
     known = {name: _by_benchmark(entry["scores"]) for name, entry in book.items()}
     benchmarks = list(dict.fromkeys(one for scores in known.values() for one in scores))
-    whole = {name: scores for name, scores in known.items() if set(scores) == set(benchmarks)}
+    cases = {name: _measured(entry["scores"]) for name, entry in book.items()}
+    whole = {name: scores for name, scores in known.items() if cases[name] == set().union(*cases.values())}
     names = {name: f"{number}" for number, name in enumerate(known, 1)}
     lines = [f"candidates of {model}: T / H / AUSUC on validation classes, percent"]
     rows = [(names[name], [_cell(scores.get(one)) for one in benchmarks]) for name, scores in known.items()]
@@ -132,6 +133,11 @@ def _measure(name, settings, cases, path):
             atomic.write_json(path, book)
             shown = ", ".join(f"{metric} {tables.percent(numbers[metric])}" for metric in _SHOWN)
             print(f"{name} on {case.key}, seed {seed}: {shown}", flush=True)
+
+
+def _measured(scores):
+    """{(benchmark, case, seed)}: a candidate that was killed lacks some, and its means are of others."""
+    return {(name, case, seed) for name, cases in scores.items() for case, seeds in cases.items() for seed in seeds}
 
 
 def _by_benchmark(scores):

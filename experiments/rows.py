@@ -97,7 +97,7 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
     ):
         for row, experiment in experiments.items():
             experiment = dataclasses.replace(experiment, out=out / row if len(experiments) > 1 else out)
-            say(textwrap.fill(f"{row or first.model}: {settings_text(experiment.config)}", 118, subsequent_indent="  "))
+            say(_told(row or first.model, experiment.config))
             began, finished = time.monotonic(), []
             for seed in range(count):
                 if select == "fixed":
@@ -105,7 +105,7 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
                 else:
                     choice = protocol.select(experiment, seed, expect=None if seed else expect)
                 if choice.found and not seed:
-                    say(textwrap.fill(f"found in stage tune: {_text(choice.found)}", 118, subsequent_indent="  "))
+                    say(_told("found in stage tune", choice.found))
                 finished.append(protocol.finish(experiment, choice))
             trained[row] = experiment, finished, time.monotonic() - began
         strategies.finish(first.strategy)
@@ -140,8 +140,8 @@ def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, e
     return out
 
 
-def _text(settings):
-    return ", ".join(f"{key}={value}" for key, value in settings.items())
+def _told(what, settings):
+    return textwrap.fill(f"{what}: {settings_text(settings)}", 118, subsequent_indent="  ")
 
 
 def require_able(name, extras):

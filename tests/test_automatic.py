@@ -63,7 +63,8 @@ def test_the_best_on_validation_classes_comes_first(compared):
     assert set(found.candidates) == {"eszsl", "prototypes", "quick"}
     areas = [one.choice.history[one.choice.state]["val_AUSUC"] for one in found.candidates.values()]
     assert areas == sorted(areas, reverse=True)
-    assert found.best.model == next(iter(found.candidates)) and found.choice.outcomes is not None
+    best = found.candidates[found.best.model]
+    assert best.choice is found.choice and best.numbers["AUSUC"] == max(areas) > min(areas)
     assert [line.partition(":")[0] for line in said] == ["eszsl", "prototypes", "quick", "msdn is left out"]
 
 

@@ -42,11 +42,6 @@ class Candidate:
         """{metric: value} on the validation classes at the chosen state and gamma."""
         return metrics.numbers(self.choice.outcomes, self.choice.gamma)
 
-    @property
-    def area(self):
-        """AUSUC on the validation classes, by which states are chosen too."""
-        return self.choice.history[self.choice.state]["val_AUSUC"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
@@ -143,7 +138,7 @@ def compare(data, machine, minutes=MINUTES, seed=0, out=None, say=print, weights
         say(f"{name}: H {H} on validation classes, {tables.duration(one.seconds)}")
     if not candidates:
         raise InputError(f"dataset: no model can be trained on {data.name}: {next(iter(left_out.values()))}")
-    order = sorted(candidates, key=lambda name: candidates[name].area, reverse=True)
+    order = sorted(candidates, key=lambda name: candidates[name].choice.area, reverse=True)
     return Comparison({name: candidates[name] for name in order}, left_out)
 
 

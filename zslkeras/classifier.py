@@ -27,7 +27,6 @@ from zslkeras.models import MODELS, config
 from zslkeras.names import AUTO, BENCHMARKS
 from zslkeras.serving import answers, asked, bundle, candidates, export, recognise, recognisers
 from zslkeras.serving.answers import SHOWN
-from zslkeras.training import batches
 from zslkeras.training.machine import Machine
 
 BACKBONE = "mobilenetv2"  # makes features of a folder of images that has none; the cheapest of the usual ones
@@ -84,7 +83,7 @@ def fit(
         finished, verdict = _trained(experiment, seeds, say), None
     else:
         experiment, finished, verdict = _compared(source, machine, minutes, seeds, out, weights, say)
-    finished.sort(key=_on_validation, reverse=True)  # the best is the first, which `load` and exports take
+    finished.sort(key=lambda one: one.choice.area, reverse=True)  # the best is the first, which `load` and exports take
     if out:
         result = runs.result(experiment, finished, ({}, "not asked for"), time.monotonic() - began)
         runs.write_result(experiment.out, result, finished)
@@ -422,11 +421,6 @@ def _heading(model, tune):
         yield f"note: {note}"
 
 
-def _on_validation(finished):
-    choice = finished.choice
-    return choice.history[choice.state]["val_AUSUC"] if choice.history else 0.0
-
-
 def _outcomes(model, benchmark, seen, same):
     """The Outcomes of a model on the test rows of a benchmark.
 
@@ -441,13 +435,8 @@ def _outcomes(model, benchmark, seen, same):
     @tf.function(reduce_retracing=True)
     def scored(inputs):
         scores = model.score_classes(inputs, classes)
-        return scores, model.seen_answers(scores, inputs, mask) if same else tf.constant(0)
+        return scores, model.seen_answers(scores, inputs, mask) if same else None
 
-    rows, parts = benchmark.tested, []
-    if not len(rows):
+    if not len(benchmark.tested):
         raise InputError(f"data: {benchmark.source} has no row to test on; wanted some")
-    for inputs, labels in batches.scoring(benchmark, rows):
-        scores, own = (tensor.numpy() for tensor in scored(tf.nest.map_structure(tf.constant, inputs)))
-        groups = np.flatnonzero(seen), np.flatnonzero(~seen)
-        parts.append(metrics.outcomes(scores, labels, *groups, seen_answers=own if same else None))
-    return metrics.concatenate(parts)
+    return protocol.tested(scored, benchmark, np.flatnonzero(seen), np.flatnonzero(~seen))

@@ -92,6 +92,11 @@ class Choice:
     outcomes: metrics.Outcomes | None = dataclasses.field(default=None, compare=False, repr=False)
     start_gamma: float = 0.0
 
+    @property
+    def area(self):
+        """AUSUC of the state on the validation classes, by which states, seeds and models are chosen."""
+        return self.history[self.state]["val_AUSUC"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
@@ -290,22 +295,19 @@ def _made(experiment, benchmark, seed):
 
 def _judge(benchmark, choice):
     """The judge of states on the stage's test rows. Stage tune keeps the highest AUSUC, and final the chosen state."""
-    rows, groups = benchmark.tested, (benchmark.seen_classes, benchmark.unseen_classes)
-    score = None
+    groups, score = (benchmark.seen_classes, benchmark.unseen_classes), None
 
     def outcomes_of(model):
         nonlocal score
         # One trace serves all states: the variables change, the function does not.
         score = score or tf.function(lambda inputs: _scores_and_answers(model, inputs), reduce_retracing=True)
-        parts = []
-        for inputs, labels in batches.scoring(benchmark, rows):
-            scores, answers = (tensor.numpy() for tensor in score(tf.nest.map_structure(tf.constant, inputs)))
-            parts.append(metrics.outcomes(scores, labels, *groups, seen_answers=answers))
-        return metrics.concatenate(parts)
+        return tested(score, benchmark, *groups)
 
     def judge(model, state, scores=None):
-        known = scores is not None
-        outcomes = metrics.outcomes(scores, benchmark.labels[rows], *groups) if known else outcomes_of(model)
+        if scores is None:
+            outcomes = outcomes_of(model)
+        else:
+            outcomes = metrics.outcomes(scores, benchmark.labels[benchmark.tested], *groups)
         gamma, _ = calibration.best_gamma(outcomes)
         best = metrics.numbers(outcomes, gamma)
         if choice is None:
@@ -317,6 +319,23 @@ def _judge(benchmark, choice):
         return loop.Verdict(logs, float(state == choice.state), _pack(outcomes))
 
     return judge
+
+
+def tested(score, benchmark, seen_classes, unseen_classes):
+    """The Outcomes on a stage's test rows.
+
+    Args:
+        score: the inputs of a batch -> scores [B, C], and the seen class that each row would answer, or None for the
+            one with the highest score.
+        benchmark: the stage.
+        seen_classes, unseen_classes: its class ids, as the trained model knows them.
+    """
+    parts = []
+    for inputs, labels in batches.scoring(benchmark, benchmark.tested):
+        scores, answers = score(tf.nest.map_structure(tf.constant, inputs))
+        answers = None if answers is None else answers.numpy()
+        parts.append(metrics.outcomes(scores.numpy(), labels, seen_classes, unseen_classes, seen_answers=answers))
+    return metrics.concatenate(parts)
 
 
 def _scores_and_answers(model, inputs):

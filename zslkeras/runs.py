@@ -145,7 +145,6 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
     benchmark = protocol.published(experiment)
     others, reason = yardsticks
     ours = [protocol.scored(one) for one in finished]
-    starts = [start for start in map(protocol.untrained, finished) if start]
     unseen = len(benchmark.unseen_classes) if len(benchmark.test_unseen) else 0
     return {
         "model": experiment.model,
@@ -155,13 +154,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
         "best_on_test": _best_on_test(finished),
-        "start": _selected(starts)
-        | {
-            "versus": uncertainty.versus([(ours, list(map(protocol.scored, starts)))]),
-            "kept": sum(one.choice.state == 0 for one in finished),
-        }
-        if starts
-        else None,
+        "start": _start(finished),
         "yardsticks": {
             name: _selected([other])
             | {"best_on_test": _best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
@@ -193,6 +186,16 @@ def _selected(finished):
         for kind in ("rows", "classes"):
             column[f"interval_{kind}"] = np.mean([spread[kind][metric] for spread in spreads], axis=0).tolist()
     return columns
+
+
+def _start(finished):
+    """What there was before training, how training stands to it, and how many seeds kept it; None without a start."""
+    starts = [start for start in map(protocol.untrained, finished) if start]
+    if not starts:
+        return None
+    ours, theirs = ([protocol.scored(one) for one in side] for side in (finished, starts))
+    kept = sum(one.choice.state == 0 for one in finished)
+    return _selected(starts) | {"versus": uncertainty.versus([(ours, theirs)]), "kept": kept}
 
 
 def _best_on_test(finished):

@@ -243,7 +243,7 @@ def _points(model, benchmark, masks):
     """{(name of the attention, which maps): (hits, chances), one of each per map} of one model over all test images."""
     on_object = ~np.isin(benchmark.attribute_names, NOT_ON_OBJECT)
     parts = {}
-    rows = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    rows = benchmark.tested
     start = 0
     for inputs, labels in batches.scoring(benchmark, rows):
         of_batch = masks[rows[start : start + len(labels)]]

@@ -264,7 +264,7 @@ def validated(setting, benchmark):
 
 def _unfitted(benchmark):
     """A ClosedForm for a stage, `take` of its training and test rows, and the test rows."""
-    tested = np.concatenate([benchmark.test_seen, benchmark.test_unseen])
+    tested = benchmark.tested
     take = pooled_rows(benchmark, np.concatenate([benchmark.train, tested]))
     return ClosedForm.for_benchmark(benchmark), take, tested
 

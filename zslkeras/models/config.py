@@ -176,5 +176,6 @@ def _but_none(options):
 
 
 def settings_text(config):
-    """A config as one line, for the screen."""
-    return ", ".join(f"{key}={value}" for key, value in dataclasses.asdict(config).items())
+    """A config, or {name: value}, as one line for the screen."""
+    settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    return ", ".join(f"{key}={value}" for key, value in settings.items())

@@ -36,7 +36,7 @@ from zslkeras.models import conditioning
 from zslkeras.models.config import setting
 from zslkeras.models.layers import NORM_FLOOR, VARIANCE_EPSILON, dense, l2_normalize, load_backbone
 from zslkeras.models.optimizers import CoupledAdam
-from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone, pooled_stage
+from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import AUTO, SAMPLERS
 
 # What `DCENConfig` means by "auto". A pretrained backbone moves little, with the statistics that it came with, and for
@@ -327,7 +327,7 @@ class DCEN(OwnBackbone):
 
     def adapt(self, benchmark):
         config = self.config
-        load_backbone(self.encoder.backbone, config, config.layers)
+        load_backbone(self.backbone, config, config.layers)
         rows = np.random.default_rng(self.seed).permutation(benchmark.train)[:_MEASURED]
         self.encoder.measure(augment.plain(benchmark.take(rows), config.image_size))
         self._follow(momentum=0.0)
@@ -340,7 +340,7 @@ class DCEN(OwnBackbone):
                 config.learning_rate,
                 config.beta1,
                 decay=config.weight_decay,
-                group=self.encoder.backbone.trainable_variables,
+                group=self.backbone.trainable_variables,
                 group_rate=config.backbone_rate,
                 start=self.frozen_steps.value,
             )
@@ -405,12 +405,9 @@ class DCEN(OwnBackbone):
         """The space of Fig. 5: {"representation": f(I)}."""
         return {"representation": self.features(inputs)}
 
-    def pooled_stage(self, benchmark):
-        return pooled_stage(self.config, self.encoder.backbone, benchmark)
-
     @property
-    def pooled_width(self):
-        return sum(maps.shape[-1] for maps in self.encoder.backbone.outputs)
+    def backbone(self):
+        return self.encoder.backbone
 
     @property
     def trains_backbone(self):

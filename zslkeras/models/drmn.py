@@ -42,7 +42,7 @@ from zslkeras.models.layers import (
 )
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import AdamWithSlowPart, adam
-from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone, pooled_stage
+from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import SAMPLERS
 
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
@@ -511,15 +511,8 @@ class DRMNFromPictures(OwnBackbone, DRMN):
         return tuple(shape[1:] for shape in self.backbone.output_shape)
 
     @property
-    def pooled_width(self):
-        return conditioning.pooled_width(self.level_shapes)
-
-    @property
     def trains_backbone(self):
         return self.config.backbone_rate > 0
-
-    def pooled_stage(self, benchmark):
-        return pooled_stage(self.config, self.backbone, benchmark)
 
     def scores_and_pooled(self, inputs, class_embeddings):
         levels = self._read(inputs)

@@ -160,13 +160,20 @@ def _cached(config, backbone, benchmark, rows):
 
 
 class OwnBackbone(ZeroShotModel):
-    """Base of methods that read images by a backbone of their own."""
+    """Base of methods that read images by a backbone of their own, which `_add_backbone` makes: `backbone`."""
 
     eats = "images"
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._traced = types.SimpleNamespace(look=None)  # a function that is an attribute would be exported
+
+    @property
+    def pooled_width(self):
+        return sum(maps.shape[-1] for maps in self.backbone.outputs)
+
+    def pooled_stage(self, benchmark):
+        return pooled_stage(self.config, self.backbone, benchmark)
 
     @property
     def trains_backbone(self):
