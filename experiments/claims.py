@@ -17,6 +17,7 @@ def compare(settings):
     experiments = _experiments(settings)
     with strategies.watched(settings.machine.strategy):
         outcomes = {row: _validated(row, experiments[row], settings, folds) for row in rows}
+        strategies.finish(experiments[rows[0]].strategy)
     numbers = {
         row: [[metrics.numbers(*one) for one in by_fold[fold]] for fold in folds] for row, by_fold in outcomes.items()
     }

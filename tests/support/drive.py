@@ -1,7 +1,8 @@
 """`python -m tests.support.drive --die WHERE:N ARGS`: experiments.run with the example model, killed as by `kill -9`.
 
-WHERE is step (the N-th training step), rename (the N-th file, written but not yet renamed), renamed (just after), or
-write (half-way through the N-th file). `--die never` runs through. The yardsticks have a setting or two each.
+WHERE is step (the N-th training step), rename (the N-th file, written but not yet renamed), renamed (just after),
+write (half-way through the N-th file), or done (hearing for the N-th time that all workers are done). `--die never`
+runs through. The yardsticks have a setting or two each.
 """
 
 import itertools
@@ -52,6 +53,18 @@ def kill_at(where, number):
         if now():
             die()
 
+    if where == "done":
+        from zslkeras.training import strategies
+
+        from_chief = strategies.from_chief
+
+        def dying_from_chief(strategy, numbers):
+            answer = from_chief(strategy, numbers)
+            if "done" in numbers and now():
+                die()
+            return answer
+
+        strategies.from_chief = dying_from_chief
     if where in ("rename", "renamed"):
         os.replace = dying_replace
     if where == "write":

@@ -121,6 +121,18 @@ def test_a_lost_worker_ends_the_others_and_resume_goes_on(lost, one_replica, tin
 
 
 @pytest.mark.slow
+def test_a_worker_that_is_gone_once_all_are_done_is_no_loss(tiny_root, tmp_path):
+    args = [*RUN, "--strategy", "multiworker", "--data_root", tiny_root, "--out", tmp_path / "out"]
+    chief, other = (
+        start("tests.support.drive", "--die", die, *args, cwd=tmp_path, TF_CONFIG=config)
+        for die, config in zip(("never", "done:1"), cluster(2), strict=True)
+    )
+    assert other.wait_for(240).returncode == -signal.SIGKILL
+    assert chief.wait_for(120).returncode == 0, chief.err
+    assert "selected on validation" in chief.out
+
+
+@pytest.mark.slow
 def test_a_missing_worker_is_named(tiny_root, tmp_path):
     args = [*RUN, "--strategy", "multiworker", "--data_root", tiny_root, "--out", tmp_path / "out"]
     config = cluster(2)[0]

@@ -134,8 +134,14 @@ def _meet(own, peers):
 
 
 def finish(strategy):
-    """Waits until all workers have reached this point; after it they may exit."""
+    """Waits until all workers have reached this point; after it they may exit.
+
+    Whoever has heard that all are done may exit before another has heard it. So each stays until all have heard, and by
+    then a worker that is gone is no loss.
+    """
     from_chief(strategy, {"done": 1.0})
+    with contextlib.suppress(*LOST):
+        from_chief(strategy, {"heard": 1.0})
 
 
 def from_chief(strategy, numbers):
