@@ -17,9 +17,9 @@ from zslkeras.errors import InputError, did_you_mean
 SCALE = 3.0  # a given class may be this many times shorter or longer than the model's classes
 MISSING = ("fill", "refuse")
 WAYS = ("conditional", "mean")
-# Of the mean variance of the given attributes: how much the regression is drawn to the mean of each attribute.
-# Not tuned: the filling and its strength are still to be chosen on validation folds.
-RIDGE = 1.0
+# Of the mean variance of the given attributes: how much the regression is drawn to the mean of each attribute. Chosen on
+# validation classes of birds, see docs/notes/few_attributes.md.
+RIDGE = 0.3
 _SAME = 1e-6  # how far equal attributes may be apart
 
 
