@@ -173,6 +173,54 @@ def test_classes_are_candidates_alone_or_beside_the_known_ones(of_birds):
     close(both.values[:, :-1], model.score(paths[:2]).values)
 
 
+# A few images of a class.
+
+
+@pytest.fixture(scope="module")
+def with_form(birds, tmp_path_factory):
+    """A classifier with a closed form, and as it was saved."""
+    settings = {"scalings": ("standard",), "whitenings": (1.0,), "embedding_scalings": ("l2",), "lambdas": (0.1,)}
+    model = fit(birds, "prototypes", features="filters", settings=settings, unseen=0.15)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_compare", lambda *_: None)
+        patch.setattr(export, "_reloaded", lambda *_: None)
+        return model, zslkeras.load(model.save(tmp_path_factory.mktemp("form") / "saved"))
+
+
+def test_images_draw_the_prototype_of_their_class(with_form, birds):
+    model, again = with_form
+    unseen = [name for name, trained in zip(model.class_names, model.trained, strict=True) if not trained]
+    described = {
+        f"new {name}": dict(
+            zip(model.attribute_names, model.class_embeddings[model.class_names.index(name)], strict=True)
+        )
+        for name in unseen
+    }
+    paths = sorted((birds / unseen[0]).glob("*.png"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the new ones are duplicates
+        plain = model.score(paths, described).values
+        for count, share in ((1, 1 / 2), (6, 6 / 7)):
+            first = {"attributes": described[f"new {unseen[0]}"], "images": paths[:count]}
+            given = described | {f"new {unseen[0]}": first}
+            drawn = model.score(paths, given).values
+            np.testing.assert_array_equal(drawn[:, 1:], plain[:, 1:])
+            form, rows = (
+                model.keras_model.closed_form,
+                model._inside.front.inputs(np.stack([np.asarray(Image.open(path)) for path in paths])),
+            )
+            features = form.features(rows).numpy()
+            mean = features[:count].mean(axis=0)
+            prototype = form.prototypes(tf.constant([list(first["attributes"].values())], tf.float32)).numpy()[0]
+            moved = share * mean / np.linalg.norm(mean) + (1 - share) * prototype
+            close(drawn[:, 0], features @ (moved / np.linalg.norm(moved)) + model.gamma)
+            assert (drawn[:count, 0] > plain[:count, 0]).all()
+            close(again.score(paths, given).values, drawn)
+            assert model.predict(paths, given) == again.predict(paths, given)
+            rows_given = given | {f"new {unseen[0]}": first | {"images": rows[:count]}}
+            close(again.score(rows, rows_given).values, drawn)
+
+
 def test_missing_attributes_are_filled_in_and_said_once(of_birds):
     model, paths = of_birds
     with pytest.warns(UserWarning, match="classes: filled in 29 of 33 attributes of okapi, by what goes") as said:
@@ -374,6 +422,17 @@ WRONG = {
     "wide": (lambda: np.ones((1, 16)), np.ones((2, 7)), "classes: 7 attributes; wanted the 6 of the model"),
     "twice": (lambda: np.ones((1, 16)), ["class1", "class1"], "class class1 is there 2 times"),
     "no table": (lambda: np.ones((1, 16)), "nowhere.csv", "nowhere.csv: cannot be read"),
+    "images": (
+        lambda: np.ones((1, 16)),
+        {"a": {"attributes": {"attribute1": 1}, "images": np.ones((1, 16))}},
+        "classes: a: got images, which eszsl cannot learn from",
+    ),
+    "images alone": (lambda: np.ones((1, 16)), {"a": {"images": "a.jpg"}}, "classes: a has images; wanted attributes,"),
+    "images among attributes": (
+        lambda: np.ones((1, 16)),
+        {"a": {"attribute1": 1, "images": ["a.jpg"]}},
+        "classes: a has attribute1, images; wanted attributes,",
+    ),
 }
 
 

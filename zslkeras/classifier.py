@@ -25,7 +25,7 @@ from zslkeras.evaluation import metrics, tables, uncertainty
 from zslkeras.images import backbones, extract
 from zslkeras.models import MODELS, config
 from zslkeras.names import AUTO, BENCHMARKS
-from zslkeras.serving import answers, asked, bundle, candidates, export, recognise, recognisers
+from zslkeras.serving import answers, asked, bundle, candidates, examples, export, recognise, recognisers
 from zslkeras.serving.answers import SHOWN
 from zslkeras.training.machine import Machine
 
@@ -177,7 +177,8 @@ class ZeroShotClassifier:
                 one, or a list, an array or an iterator of many.
             classes: among which classes; None for all that it knows. Else a dict {name: {attribute: value}} or {name: A
                 values}, the path of a table, (names, [K, A]), or a list of names that it knows. Classes that it does
-                not know count as never trained.
+                not know count as never trained. A class may have a few images beside its attributes:
+                {name: {"attributes": {...}, "images": [...]}}.
             top: how many of the best classes to return, with scores; None for the name alone.
             known: whether the classes that it knows are candidates beside `classes`.
             missing: "fill" fills in attributes that are not given, "refuse" refuses them.
@@ -279,20 +280,20 @@ class ZeroShotClassifier:
     def _among(self, given, known, missing):
         if given is None:
             return self._inside.classes
-        classes, notes = candidates.among(self._inside.classes, self._inside.attributes, given, known, missing)
+        described, images = examples.split(given)
+        classes, notes = candidates.among(self._inside.classes, self._inside.attributes, described, known, missing)
         for note in notes:
             warnings.warn(note, stacklevel=3)
-        return classes
+        return examples.drawn(classes, images, self._inside)
 
     def _scored(self, images, classes):
         """Whether it is one image, and (its pictures, calibrated scores, labels) of each part."""
         kind, single, parts = asked.read(images, self._inside)
-        answer = self._inside.of_pictures if kind == "pictures" else self._inside.of_rows
 
         def scored():
             for part in parts:
                 try:
-                    found = answer(part, classes)
+                    found = self._inside.scored(kind, part, classes)
                 except tf.errors.InvalidArgumentError as error:
                     raise InputError(export.sentence(error)) from None
                 calibrated = found["scores"] + np.float32(self.gamma) * ~classes.seen

@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from experiments import run as run_command
-from tests.models import test_contract
+from tests.models import test_conditioning, test_contract
 from tests.support.commands import ROOT, call
 from tests.support.tiny import tiny
 from zslkeras import benchmarks, names, protocol, runs
@@ -126,6 +126,32 @@ def test_embeddings_and_attention_are_the_models(loaded):
             answers = saved.signatures[name](**named(inputs))
             for key, value in getattr(model, name)(tensors).items():
                 close(answers[key], value)
+
+
+@pytest.mark.parametrize("name", ["prototypes", *test_conditioning.BESIDE])
+def test_a_shift_moves_the_prototype_of_a_class_and_no_other(name):
+    benchmark = tiny(MODELS[name].eats)
+    model = test_conditioning.made(name, benchmark)
+    if name == "prototypes":
+        list(model.closed_form.fit([test_conditioning.SETTING], benchmark, benchmark.take))
+    functions, inputs = export.endpoints(model, GAMMA), tuple(named(taken(benchmark, 7)).values())
+    inputs = inputs if len(inputs) > 1 else inputs[0]
+    given = {"class_embeddings": tf.constant(benchmark.class_embeddings), "seen_mask": tf.constant(benchmark.seen_mask)}
+    parts = functions["closed_form"](inputs, given["class_embeddings"])
+    features, prototypes = parts["features"].numpy(), parts["prototypes"].numpy()
+    plain = functions["score_classes"](inputs, **given)["scores"].numpy()
+    close(plain, parts["factor"].numpy() * features @ prototypes.T)  # untrained, the closed form is all there is
+    moved = prototypes.copy()
+    moved[3] = features[0]
+    shifts = parts["factor"] * (moved - prototypes)
+    answers = functions["score_shifted"](inputs, **given, shifts=shifts)
+    close(answers["scores"], parts["factor"].numpy() * features @ moved.T)
+    close(answers["scores"][0, 3], parts["factor"])  # its own image has cosine 1
+    np.testing.assert_array_equal(np.delete(answers["scores"], 3, axis=1), np.delete(plain, 3, axis=1))
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        functions["score_shifted"](inputs, **given, shifts=shifts[:2])
+    width = shifts.shape[1]
+    assert export.sentence(caught.value) == f"shifts: got shape [2 {width}]; wanted [12 {width}]"
 
 
 def test_the_rule_of_a_model_holds_among_the_classes_it_was_trained_on_in_any_company():

@@ -177,6 +177,16 @@ class ZeroShotModel(keras.Model):
         """The stage as the closed form reads it before training."""
         return benchmark
 
+    @property
+    def form(self):
+        """(the ClosedForm in this model's scores, its factor there), or None."""
+        return self.beside and (self.beside.form, self.beside.form_factor)
+
+    def form_features(self, inputs):
+        """[B, D] what the closed form compares with prototypes."""
+        _, rows = self.scores_and_pooled(inputs, self.class_embeddings.value[:1])
+        return self.beside.form.features(rows)
+
     def decide(self, scores, inputs, seen_mask, gamma):
         """Labels [B] by calibrated stacking: unseen classes get `gamma` on top; a tie goes to the seen class."""
         minus_infinity = tf.constant(float("-inf"), scores.dtype)

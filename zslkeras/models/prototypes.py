@@ -66,6 +66,13 @@ class Prototypes(ZeroShotModel):
     def score_classes(self, inputs, class_embeddings):
         return self.closed_form(inputs, class_embeddings)
 
+    @property
+    def form(self):
+        return self.closed_form, tf.constant(1.0)
+
+    def form_features(self, inputs):
+        return self.closed_form.features(inputs)
+
     def embed(self, inputs):
         """The whitened features that prototypes are compared with, and the scaled ones: name -> [B, D]."""
         form = self.closed_form

@@ -17,8 +17,8 @@ from zslkeras.errors import InputError, did_you_mean
 SCALE = 3.0  # a given class may be this many times shorter or longer than the model's classes
 MISSING = ("fill", "refuse")
 WAYS = ("conditional", "mean")
-# Of the mean variance of the given attributes: how much the regression is drawn to the mean of each attribute. Chosen on
-# validation classes of birds, see docs/notes/few_attributes.md.
+# Of the mean variance of the given attributes: how much the regression is drawn to the mean of each attribute.
+# Chosen on validation classes of birds, see docs/notes/few_attributes.md.
 RIDGE = 0.3
 _SAME = 1e-6  # how far equal attributes may be apart
 
@@ -31,11 +31,13 @@ class Classes:
         names: K names.
         embeddings: [K, A].
         seen: [K], true for classes that were trained.
+        shifts: [K, D], what images of the classes add to their prototypes, see `examples`; None where none has any.
     """
 
     names: tuple[str, ...]
     embeddings: np.ndarray
     seen: np.ndarray
+    shifts: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

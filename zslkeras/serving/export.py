@@ -114,6 +114,27 @@ def endpoints(model, gamma, front=None, checked=True):
         scores = scored(inputs, class_embeddings)
         return {"scores": scores, "label": _decided(model, scores, inputs, class_embeddings, seen_mask, gamma)}
 
+    def closed_form(inputs, class_embeddings):
+        form, factor = model.form
+        if checked:
+            all_new = tf.zeros(tf.shape(class_embeddings)[:1], tf.bool)
+            class_embeddings, _ = _checked_classes(class_embeddings, all_new, attributes)
+        return {
+            "features": model.form_features(eaten(inputs)),
+            "prototypes": form.prototypes(class_embeddings),
+            "factor": tf.convert_to_tensor(factor),
+        }
+
+    def score_shifted(inputs, class_embeddings, seen_mask, shifts):
+        inputs = eaten(inputs)
+        if checked:
+            class_embeddings, seen_mask = _checked_classes(class_embeddings, seen_mask, attributes)
+        features = model.form_features(inputs)
+        if checked:
+            shifts = _checked_shifts(shifts, tf.shape(class_embeddings)[0], features.shape[1])
+        scores = scored(inputs, class_embeddings) + tf.matmul(features, shifts, transpose_b=True)
+        return {"scores": scores, "label": _decided(model, scores, inputs, class_embeddings, seen_mask, gamma)}
+
     def embed(inputs):
         return {_key(name): space for name, space in model.embed(eaten(inputs)).items()}
 
@@ -136,6 +157,10 @@ def endpoints(model, gamma, front=None, checked=True):
     }
     if len(unseen):
         made["czsl"] = tf.function(czsl, [inputs_spec])
+    if model.form:  # what a few images of a class need, see `examples`
+        shifts = tf.TensorSpec([None, None], tf.float32, "shifts")
+        made["closed_form"] = tf.function(closed_form, [inputs_spec, classes_spec[0]])
+        made["score_shifted"] = tf.function(score_shifted, [inputs_spec, *classes_spec, shifts])
     if hasattr(model, "embed"):
         made["embed"] = tf.function(embed, [inputs_spec])
     if hasattr(model, "attention"):
@@ -256,6 +281,14 @@ def _checked_classes(class_embeddings, seen_mask, attributes):
     return _finite(class_embeddings, "class_embeddings"), seen_mask
 
 
+def _checked_shifts(shifts, classes, width):
+    got, wanted = tf.shape(shifts), tf.stack([classes, width])
+    with tf.control_dependencies(
+        [_require(tf.reduce_all(got == wanted), "shifts: got shape {}; wanted {}", got, wanted)]
+    ):
+        return _finite(shifts, "shifts")
+
+
 def _require(condition, sentence, *values):
     return tf.debugging.Assert(condition, [tf.strings.format(sentence, values)])
 
@@ -334,7 +367,12 @@ def _asked(model, rows, front):
     else:
         inputs = {"inputs": np.asarray(rows, np.uint8 if model.eats == "images" else np.float32)}
     classes = model.class_embeddings.numpy()[::-1]
-    return inputs | {"class_embeddings": classes, "seen_mask": model.seen_mask.numpy()[::-1] > 0}
+    asked = inputs | {"class_embeddings": classes, "seen_mask": model.seen_mask.numpy()[::-1] > 0}
+    if model.form:
+        asked["shifts"] = np.cos(np.arange(len(classes) * model.pooled_width, dtype=np.float32)).reshape(
+            len(classes), -1
+        )
+    return asked
 
 
 def _answers(model, gamma, rows, front):
@@ -352,6 +390,13 @@ def _answers(model, gamma, rows, front):
     if len(unseen):
         answers["czsl/scores"] = tf.gather(scores, unseen, axis=1)
         answers["czsl/label"] = unseen[tf.argmax(answers["czsl/scores"], axis=1)]
+    if model.form:
+        form, factor = model.form
+        features = model.form_features(inputs)
+        answers |= {"closed_form/features": features, "closed_form/prototypes": form.prototypes(known)[::-1]}
+        answers["closed_form/factor"] = factor
+        shifted = scores[:, ::-1] + tf.matmul(features, asked["shifts"], transpose_b=True)
+        answers["score_shifted/scores"] = shifted
     for name in ("embed", "attention"):
         if hasattr(model, name):
             answers |= {f"{name}/{_key(key)}": value for key, value in getattr(model, name)(inputs).items()}

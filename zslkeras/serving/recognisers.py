@@ -14,7 +14,33 @@ from zslkeras.serving import asked, bundle, candidates, export
 from zslkeras.training.machine import computing_in
 
 
-class Live:
+class _Recogniser:
+    """What both have: the answers of endpoints as numpy arrays, for rows of what the model takes and for pictures."""
+
+    def scored(self, kind, part, classes):
+        """{"scores": [B, K], "label": [B]} of a part of what `asked.read` returns, among some Classes."""
+        given = {
+            "class_embeddings": tf.constant(classes.embeddings, tf.float32),
+            "seen_mask": tf.constant(classes.seen),
+        }
+        if classes.shifts is None:
+            return self._answer(kind, "score_classes", part, given)
+        return self._answer(kind, "score_shifted", part, given | {"shifts": tf.constant(classes.shifts)})
+
+    def closed_form(self, kind, part, embeddings):
+        """{"features": [B, D], "prototypes": [K, D], "factor": a number} of the closed form in the model's scores."""
+        if not self.has_closed_form:
+            wanted = "attributes alone, or a model with a closed form in its scores"
+            raise InputError(f"got images, which {self.method} cannot learn from here; wanted {wanted}")
+        return self._answer(kind, "closed_form", part, {"class_embeddings": tf.constant(embeddings, tf.float32)})
+
+    def _answer(self, kind, endpoint, part, given):
+        asked = functools.partial(self._of_rows if kind == "rows" else self._of_pictures, endpoint, given=given)
+        answers = asked(part) if kind == "rows" else _seen(asked, part, *self._decoded)
+        return {name: value.numpy() for name, value in answers.items()}
+
+
+class Live(_Recogniser):
     """A classifier that was trained here, or a finished run that was opened again."""
 
     def __init__(self, experiment, finished, weights=None):
@@ -55,21 +81,29 @@ class Live:
         except InputError as error:
             return error
 
-    @functools.cached_property
-    def _by_rows(self):
-        return export.endpoints(self.keras_model, self.gamma)["score_classes"]
+    @property
+    def has_closed_form(self):
+        return self.keras_model.form is not None
 
     @functools.cached_property
-    def _by_pictures(self):
-        return export.endpoints(self.keras_model, self.gamma, self.front)["score_classes"]
+    def _endpoints(self):
+        return export.endpoints(self.keras_model, self.gamma)
 
-    def of_rows(self, inputs, classes):
-        return _answered(self._by_rows, inputs, classes)
+    @functools.cached_property
+    def _endpoints_of_pictures(self):
+        return export.endpoints(self.keras_model, self.gamma, self.front)
 
-    def of_pictures(self, part, classes):
+    def _of_rows(self, endpoint, inputs, given):
+        return self._endpoints[endpoint](inputs, **given)
+
+    def _of_pictures(self, endpoint, contents, given):
+        return self._endpoints_of_pictures[endpoint](contents, **given)
+
+    @property
+    def _decoded(self):
         if isinstance(self.front, InputError):
             raise _no_pictures(self.method, self.eats, str(self.front))
-        return _seen(self._by_pictures, part, classes, self.front.size, self.front.crop)
+        return self.front.size, self.front.crop
 
     def save(self, path):
         front = self.front
@@ -78,7 +112,7 @@ class Live:
         bundle.save(path, self.experiment, self.finished, self.benchmark, self.keras_model, front, **more)
 
 
-class Stored:
+class Stored(_Recogniser):
     """A classifier that was saved: images go through its SavedModel, and rows through its Keras model if they must."""
 
     source = None
@@ -108,32 +142,31 @@ class Stored:
         shape = self.exported.metadata["inputs"]["shape"]
         return tuple(tuple(one) if isinstance(one, list) else one for one in shape)
 
-    @functools.cached_property
-    def _by_rows(self):
-        return export.endpoints(self.keras_model, self.gamma)["score_classes"]
+    @property
+    def has_closed_form(self):
+        return "closed_form" in self.exported.metadata["endpoints"]
 
-    def of_rows(self, inputs, classes):
-        if self.kind == "bytes":
-            return _answered(self._by_rows, inputs, classes)
+    @functools.cached_property
+    def _endpoints(self):
+        return export.endpoints(self.keras_model, self.gamma)
+
+    def _of_rows(self, endpoint, inputs, given):
+        if self.kind == "bytes":  # its signatures take images
+            return self._endpoints[endpoint](inputs, **given)
         levels = isinstance(inputs, tuple)
         named = {f"inputs_{level}": one for level, one in enumerate(inputs)} if levels else {"inputs": inputs}
-        return _answered(self._signature, named, classes)
+        return self.exported.model.signatures[endpoint](**named, **given)
 
-    def of_pictures(self, part, classes):
+    def _of_pictures(self, endpoint, contents, given):
+        inputs = contents if self.kind == "bytes" else decode.pictures(contents, *self._decoded)
+        return self.exported.model.signatures[endpoint](inputs=inputs, **given)
+
+    @property
+    def _decoded(self):
         if self.kind not in ("bytes", "images"):
             raise _no_pictures(self.method, self.eats, self.exported.metadata.get("without_images"))
         front = self.exported.metadata["preprocessing"] or {"size": self.row_shape[0], "crop": True}
-        size, crop = front["size"], front["crop"]
-
-        def scored(contents, *given):
-            inputs = contents if self.kind == "bytes" else decode.pictures(contents, size, crop)
-            return self._signature({"inputs": inputs}, *given)
-
-        return _seen(scored, part, classes, size, crop)
-
-    def _signature(self, named, class_embeddings, seen_mask):
-        scored = self.exported.model.signatures["score_classes"]
-        return scored(**named, class_embeddings=class_embeddings, seen_mask=seen_mask)
+        return front["size"], front["crop"]
 
     def save(self, path):
         if path.exists() and path.samefile(self.exported.path):
@@ -148,16 +181,11 @@ def _no_pictures(method, eats, why):
     return InputError(f"images: got images, and {method} takes {eats}, which cannot be made of them here{why}")
 
 
-def _answered(endpoint, inputs, classes):
-    given = tf.constant(classes.embeddings, tf.float32), tf.constant(classes.seen, tf.bool)
-    return {name: value.numpy() for name, value in endpoint(inputs, *given).items()}
-
-
-def _seen(endpoint, part, classes, size, crop):
+def _seen(endpoint, part, size, crop):
     """The answers for a part of pictures; names one that does not decode."""
     contents = asked.contents(part)
     try:
-        return _answered(endpoint, tf.constant(contents), classes)
+        return endpoint(tf.constant(contents))
     except tf.errors.InvalidArgumentError:
         for content, (_, where) in zip(contents, part, strict=True):
             try:
