@@ -6,7 +6,6 @@ that stage, so no choice can have seen those rows.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import typing
 
@@ -201,7 +200,8 @@ def yardsticks(experiment, finished):
         if (experiment.model, experiment.config) == (name, config) and finished[0].choice.history:
             found[name] = finished[0]
         else:
-            yardstick = Experiment(name, config, experiment.data, out=_cache(digest, name), logs=False)
+            kept = cache.of_this_code("yardsticks", digest, name)
+            yardstick = Experiment(name, config, experiment.data, out=kept, logs=False)
             found[name] = finish(yardstick, select(yardstick, 0))
     return found, None
 
@@ -365,22 +365,3 @@ def _unpack(arrays):
 def scored(finished):
     """The Outcomes and the gamma of a Finished, for comparisons."""
     return finished.outcomes, finished.choice.gamma
-
-
-def _digest_of_code():
-    """Names the package's code."""
-    hasher = hashlib.sha256()
-    for path in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
-        hasher.update(path.read_bytes())
-    return hasher.hexdigest()[:12]
-
-
-_CODE = _digest_of_code()  # as it is imported: files may be replaced while a long training runs
-
-
-def _cache(digest, name):
-    """The folder of a cached yardstick, by the content of the data and of this code: a changed line makes a new one."""
-    try:
-        return cache.folder(f"yardsticks-{_CODE}", digest, name)
-    except (OSError, RuntimeError):  # no home, or not writable: the yardsticks are made anew each time
-        return None

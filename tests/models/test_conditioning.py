@@ -116,6 +116,28 @@ def test_the_probe_takes_the_best_of_its_settings_and_only_in_stage_tune(monkeyp
         conditioning.probe(final)
 
 
+def test_what_the_probe_found_is_kept_by_all_that_it_depends_on(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tune, others = tune_stage(tiny(classes=20, unseen=5)), [SETTING, dataclasses.replace(SETTING, ridge=1.0)]
+    fits, fit = [], ClosedForm.fit
+    monkeypatch.setattr(ClosedForm, "fit", lambda self, *args: fits.append(1) or fit(self, *args))
+    monkeypatch.setattr(conditioning, "PROBED", others)
+    found = conditioning.probe(tune)
+    assert conditioning.probe(dataclasses.replace(tune)) == found and len(fits) == 1
+    (kept,) = tmp_path.rglob("*.json")
+    kept.write_text("{")
+    assert conditioning.probe(tune) == found and len(fits) == 2
+    changed = tune.class_embeddings.copy()
+    changed[tune.seen_classes[0]] += 1
+    conditioning.probe(dataclasses.replace(tune, class_embeddings=changed))
+    conditioning.probe(dataclasses.replace(tune, train=tune.train[::-1]))
+    monkeypatch.setattr(conditioning, "PROBED", others[:1])
+    conditioning.probe(tune)
+    assert len(fits) == 5
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))  # a file
+    assert conditioning.probe(tune) == SETTING and len(fits) == 6
+
+
 def test_only_what_is_auto_is_found_and_nothing_for_a_method_alone(monkeypatch):
     monkeypatch.setattr(conditioning, "probe", lambda benchmark: SETTING)
     config = MODELS["aspn"].Config(closed_form_ridge=3.0)
