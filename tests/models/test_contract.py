@@ -379,7 +379,7 @@ def test_two_replicas_train_as_one_and_draw_apart(name, tmp_path):
 @pytest.mark.parametrize("name", ALL)
 def test_mixed_precision_trains_and_scores_nearly_the_same(name):
     benchmark = benchmark_for(name)
-    whole = made(name)
+    whole = made(name) if name in GRADIENT else trained(name)  # a closed form that was not solved does not score
     try:
         keras.config.set_dtype_policy("mixed_bfloat16")
         model = made(name)
