@@ -80,6 +80,14 @@ def test_the_model_of_a_package_runs_under_a_command(site, tiny_root, tmp_path):
     assert "jlaf, linear, msdn" in " ".join(help_of.out.split())
 
 
+def test_the_model_of_a_package_is_searched(site, tiny_root, tmp_path):
+    args = ["--model", "linear", "--dataset", "flo", "--data_root", tiny_root, "--epochs", "1", "--out", "here"]
+    path = os.pathsep.join(map(str, (site, ROOT)))
+    args += ["--tuner", "random", "--trials", "1", "--nofinal_run"]
+    done = start("tuning.run", *args, cwd=tmp_path, PYTHONPATH=path).wait_for(300)
+    assert done.returncode == 0 and "learning_rate" in done.out, done.err
+
+
 def test_the_model_of_a_package_is_fitted_saved_and_loaded_in_python(
     installed, few_shapes, unchecked_exports, tmp_path
 ):
