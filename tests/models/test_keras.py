@@ -245,8 +245,11 @@ def test_what_fit_cannot_take_is_one_sentence():
         assert_refused(lambda one=one: one.fit(x, y, sample_weight=np.ones(len(y))), "sample_weight: got it")
         assert_refused(lambda one=one: one.fit(x[:, :3], y), "x: got features of shape (128, 3); wanted (N, (16,))")
         assert_refused(lambda one=one: one.fit(x), "y: got none")
+        assert_refused(lambda one=one: one.fit(), "x: got NoneType; wanted arrays")
         assert_refused(lambda one=one: one.fit(x, y.astype(float)), "y: got float64 (128,); wanted a class id for each")
-        assert_refused(lambda one=one: one.fit(iter([(x, y)])), "x: got list_iterator, which is read once")
+        assert_refused(
+            lambda one=one: one.fit(iter([(x, y)])), "x: got list_iterator; wanted arrays, a tf.data.Dataset"
+        )
         assert_refused(lambda one=one: one.fit(as_dataset(x, y).repeat()), "steps_per_epoch: got none")
         assert_refused(
             lambda one=one: one.fit(as_dataset(x, y), validation_split=0.5), "validation_split: got it without"

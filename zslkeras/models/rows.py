@@ -52,8 +52,8 @@ class Stage:
 
 
 def in_batches(x):
-    """Whether what `fit` is given comes in batches of (inputs, labels), and not as arrays."""
-    return isinstance(x, tf.data.Dataset | keras.utils.PyDataset) or (hasattr(x, "__next__"))
+    """Whether what `fit` is given comes in batches of (inputs, labels), and not as arrays, which have a shape."""
+    return not all(hasattr(one, "shape") for one in tf.nest.flatten(x))
 
 
 def given(model, x, y, options):
@@ -153,9 +153,8 @@ def _require_seen(labels, seen_classes):
 
 
 def _joined(model, batches, steps, most):
-    if hasattr(batches, "__next__"):
-        got, wanted = type(batches).__name__, "arrays or a tf.data.Dataset, which can be read twice"
-        raise InputError(f"x: got {got}, which is read once; wanted {wanted}")
+    if not isinstance(batches, tf.data.Dataset | keras.utils.PyDataset):
+        raise InputError(f"x: got {type(batches).__name__}; wanted arrays, a tf.data.Dataset or a PyDataset")
     if isinstance(batches, keras.utils.PyDataset):
         batches = (batches[number] for number in range(batches.num_batches))
     elif steps is None and int(batches.cardinality()) == tf.data.INFINITE_CARDINALITY:
