@@ -19,7 +19,10 @@ PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"
 
 # From the ground up. A module imports what stands above its own line here, and modules of its own package.
 LAYERS = (
-    ("zslkeras", *(f"zslkeras.{one}" for one in ("errors", "atomic", "progress", "cache", "names", "version"))),
+    (
+        "zslkeras",
+        *(f"zslkeras.{one}" for one in ("errors", "atomic", "progress", "cache", "names", "precision", "version")),
+    ),
     ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*"),
     ("zslkeras.models*", "zslkeras.benchmarks*"),
     ("zslkeras.protocol",),
@@ -35,6 +38,7 @@ LAYERS = (
 NEVER = (("zslkeras.models*", "zslkeras.training*"), ("zslkeras.benchmarks*", "zslkeras.training*"))
 # Of a model's package: the parts that methods share. One method never imports another.
 SHARED = ("base", "conditioning", "config", "layers", "losses", "optimizers", "own_backbone")
+SHARED += ("epochs", "rows", "solved")
 COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
     *("experiments.run", "experiments.compare", "experiments.pair", "experiments.speed", "experiments.transfer"),

@@ -7,7 +7,9 @@ is not here: the epoch, and the gamma of calibrated stacking, which is JLAF's ga
 
 import dataclasses
 
+from zslkeras import names
 from zslkeras.errors import InputError
+from zslkeras.models import entry_points
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ SPACES = {
     },
 }
 SPACES["drmn_pictures"] = SPACES["drmn"]  # the same losses
+SPACES |= {name: {"learning_rate": _RATE} for name in entry_points() if name not in names.MODELS}  # of other packages
 TUNERS = ("bayesian", "random", "hyperband")
 
 

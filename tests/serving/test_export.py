@@ -31,13 +31,12 @@ GAMMA = 0.3
 @functools.cache
 def live(name):
     """A model with tiny sizes whose every weight was moved a little: at their start some scores are all equal."""
+    if name not in test_contract.GRADIENT:
+        return test_contract.trained(name)
     model = test_contract.made(name)
     generator = np.random.default_rng(0)
     for weight in model.trainable_variables:
         weight.assign(weight + 0.1 * generator.standard_normal(weight.shape).astype(np.float32))
-    if name == "eszsl":
-        for factor in (model.to_rank, model.from_rank):
-            factor.assign(generator.standard_normal(factor.shape))
     return model
 
 

@@ -11,9 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras.errors import InputError
-from zslkeras.models import conditioning
+from zslkeras.models import conditioning, rows
+from zslkeras.models.epochs import EndOfEpoch
+from zslkeras.precision import computing_in
 
 FORMAT = 2  # of a saved `.keras` model; another number is another layout
+# Options of Keras' `compile` that are saved where they are not as usual.
+_COMPILED = {"metrics": None, "weighted_metrics": None, "run_eagerly": False, "steps_per_execution": 1}
 
 
 class ZeroShotModel(keras.Model):
@@ -40,7 +44,7 @@ class ZeroShotModel(keras.Model):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        keras.saving.register_keras_serializable(package="zslkeras")(cls)
+        keras.saving.register_keras_serializable(package=cls.__module__.partition(".")[0])(cls)
 
     def __init__(self, config, input_shape, class_embeddings, seen_mask, attribute_vectors=None, seed=0, **kwargs):
         """
@@ -73,6 +77,8 @@ class ZeroShotModel(keras.Model):
         self._add_backbone()
         self.beside = self._closed_form()
         self.trackers = {name: keras.metrics.Mean(name) for name in self.losses_reported}
+        self.right = keras.metrics.Mean("accuracy_at_gamma_0")
+        self._is_learned = False  # see `require_learned`
         # Sub-networks are built in __init__: `fit` calls an unbuilt model symbolically, which fails under a strategy.
         self.built = True
 
@@ -117,9 +123,100 @@ class ZeroShotModel(keras.Model):
             rows, classes = conditioning.measured(benchmark), self.class_embeddings.value
             self.beside.settle(tf.concat([self.own_scores(inputs, classes) for inputs, _ in read(rows)], axis=0))
 
+    @property
+    def settles_on_all_rows(self):
+        """Whether `settle` reads all training rows, and not `conditioning.measured` alone."""
+        return False
+
+    def schedules(self):
+        """Keras callbacks that change learning rates from epoch to epoch."""
+        return []
+
+    @property
+    def averaged_variables(self):
+        """The variables that are judged in their mean over epochs: those with a fraction, if the config sets
+        `averaging`. The judged state then varies less than the trained one."""
+        if not getattr(self.config, "averaging", 0.0):
+            return []
+        return [variable for variable in self.variables if "float" in variable.dtype]  # a counter has no mean
+
+    def averaged(self, mean, states):
+        """The mean of `averaged_variables` over the ends of all epochs so far, where each counts `averaging` times as
+        much as the next.
+
+        Args:
+            mean: what this returned at the end of the epoch before; [] in the first.
+            states: how many states were judged before this one.
+        """
+        trained = [np.array(keras.ops.convert_to_numpy(variable)) for variable in self.averaged_variables]
+        if not trained:
+            return []
+        weight = 1.0 / sum(self.config.averaging**age for age in range(states + 1))
+        return [m + weight * (new - m) for m, new in zip(mean or trained, trained, strict=True)]
+
     def learn(self, run):
         """Learns the stage and hands each state worth scoring to `run`: here an epoch, in a closed form a setting."""
         run.epochs(self)
+
+    def compile(self, *args, loss=None, **kwargs):
+        if loss is not None:
+            raise InputError(f"loss: got {loss!r}; wanted none: {type(self).__name__} has losses of its own")
+        kwargs.setdefault("jit_compile", False)  # as in the training loop; Keras would use XLA on a GPU
+        super().compile(*args, **kwargs)
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **options):
+        """Keras' `fit`, with what belongs to the method: its rates by epoch, and averaged weights.
+
+        It has no validation classes to choose on: `zslkeras.fit` chooses the epoch and gamma. A closed form beside the
+        method has to be fitted, as `for_benchmark` does.
+
+        Args:
+            x, y: arrays of what the model eats and class ids [N]; or a tf.data.Dataset or a PyDataset of batches
+                (inputs, labels) alone, which is read once more where there is a closed form beside the method.
+            batch_size: of arrays; None for the config's.
+            epochs, verbose, callbacks, **options: as of Keras. Its weights of rows and classes are refused.
+
+        Returns:
+            Keras' History.
+        """
+        x, y, options = rows.given(self, x, y, options)
+        if batch_size is None and not rows.in_batches(x):
+            batch_size = self.config.batch_size
+        stage = None
+        if self.beside is not None:
+            self.require_learned()
+            most = None if self.settles_on_all_rows else conditioning.MEASURED
+            stage = rows.stage(self, x, y, options.get("steps_per_epoch"), most)
+        if self.prepare is not None:
+            x, y, batch_size = rows.prepared(self, x, y, batch_size, options["shuffle"]), None, None
+            options["shuffle"] = False
+        own = [*self.schedules(), EndOfEpoch(stage)]
+        given = keras.tree.flatten(callbacks) if callbacks else []
+        return super().fit(x, y, batch_size, epochs, verbose, [*own, *given], **options)
+
+    def test_step(self, data):
+        """The share of rows that are right among all classes of the stage at gamma 0, and the metrics of `compile`."""
+        inputs, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if labels is None:
+            raise InputError("y: got none; wanted the class id of each row")
+        scores = self(inputs, training=False)
+        answers = self.decide(scores, inputs, self.seen_mask.value, 0.0)
+        self.right.update_state(answers == tf.cast(labels, answers.dtype), weights)
+        results = self.compute_metrics(inputs, labels, scores, weights)
+        of_training = {"loss", *self.trackers}
+        return {name: result for name, result in results.items() if name not in of_training}
+
+    def require_learned(self):
+        """Refuses to score before what is solved in closed form was; in a function, while the function is traced."""
+        if self._is_learned:
+            return
+        with tf.init_scope():
+            if not tf.executing_eagerly():
+                return
+            self._is_learned = all(keras.ops.convert_to_numpy(weight).any() for weight in self._solved())
+        if not self._is_learned:
+            name = type(self).__name__
+            raise InputError(f"{name}: has learned nothing to score with; wanted {self._how_to_learn()} first")
 
     def minimize(self, tape, loss, optimizer, variables):
         """Applies one step; gradients are averaged over replicas, not summed."""
@@ -163,6 +260,7 @@ class ZeroShotModel(keras.Model):
         """
         if self.beside is None:
             return self.own_scores(inputs, class_embeddings)
+        self.require_learned()
         return self.beside(*self.scores_and_pooled(inputs, class_embeddings), class_embeddings)
 
     def own_scores(self, inputs, class_embeddings):
@@ -204,6 +302,10 @@ class ZeroShotModel(keras.Model):
         del inputs  # for rules that look at them again
         return tf.argmax(tf.where(tf.cast(seen_mask, tf.bool), scores, scores.dtype.min), 1)
 
+    def __call__(self, *args, **kwargs):
+        self.require_learned()  # Keras would wrap what `call` raises in a page of text
+        return super().__call__(*args, **kwargs)
+
     def call(self, inputs):
         return self.score_classes(inputs, self.class_embeddings)
 
@@ -217,6 +319,7 @@ class ZeroShotModel(keras.Model):
             "vectors_shape": None if vectors is None else tuple(vectors.shape),
             "seen_mask": keras.ops.convert_to_numpy(self.seen_mask).tolist(),
             "seed": self.seed,
+            "precision": self.dtype_policy.name,
         }
 
     @classmethod
@@ -225,31 +328,46 @@ class ZeroShotModel(keras.Model):
             raise InputError(f"format: got {config.get('format')!r}; wanted {FORMAT}, which this version reads")
         # The constants are restored with the weights; here only their shapes matter.
         vectors = config["vectors_shape"]
-        return cls(
-            cls.Config(**_tuples(config["config"])),
-            _tuple(config["input_shape"]),
-            np.zeros(config["embeddings_shape"], np.float32),
-            config["seen_mask"],
-            None if vectors is None else np.zeros(vectors, np.float32),
-            config["seed"],
-        )
+        with computing_in(config.get("precision", keras.config.dtype_policy())):  # not in models of version 0.2
+            return cls(
+                cls.Config(**_tuples(config["config"])),
+                _tuple(config["input_shape"]),
+                np.zeros(config["embeddings_shape"], np.float32),
+                config["seen_mask"],
+                None if vectors is None else np.zeros(vectors, np.float32),
+                config["seed"],
+            )
 
     def get_compile_config(self):
-        return {key: value for key, value in vars(self).items() if isinstance(value, keras.optimizers.Optimizer)}
+        options = super().get_compile_config() or {}
+        options = {key: options[key] for key, usual in _COMPILED.items() if options.get(key, usual) != usual}
+        optimizers = {key: value for key, value in vars(self).items() if isinstance(value, keras.optimizers.Optimizer)}
+        return options | optimizers
 
     def compile_from_config(self, config):
         # `compile` makes its optimizers from the model's config, with the variables they treat apart. Only those that
         # were handed to it instead are made from what was saved. Their state is restored with the weights.
-        self.compile()
+        options = {key: keras.saving.deserialize_keras_object(config[key]) for key in _COMPILED.keys() & config.keys()}
+        self.compile(**options)
         made = {key: keras.saving.serialize_keras_object(value) for key, value in self.get_compile_config().items()}
-        given = {key: saved for key, saved in config.items() if _kind(saved) != _kind(made[key])}
+        saved = {key: value for key, value in config.items() if key not in _COMPILED}
+        given = {key: value for key, value in saved.items() if _kind(value) != _kind(made[key])}
         if given:
-            self.compile(**{key: keras.saving.deserialize_keras_object(saved) for key, saved in given.items()})
+            given = {key: keras.saving.deserialize_keras_object(value) for key, value in given.items()}
+            self.compile(**given, **options)
 
     @property
     def pooled_width(self):
         """How many features the closed form reads."""
         return conditioning.pooled_width(self.row_shape)
+
+    def _solved(self):
+        """Weights that are zero until a closed form is solved. Not kept: Keras would save a kept list once more."""
+        return [] if self.beside is None else [self.beside.form.matrix]
+
+    def _how_to_learn(self):
+        """What to call so that `_solved` are solved."""
+        return f"{type(self).__name__}.for_benchmark(benchmark, config), which fits its closed form,"
 
     def _add_backbone(self):
         """Makes the layers that images go through first, for methods that read images."""

@@ -22,7 +22,7 @@ from zslkeras.names import AUTO, SCALINGS
 
 _ROWS = 2048  # rows brought into the space at a time
 _PREFIX = "closed_form_"  # of a Setting's parts in a config
-_MEASURED = 256  # rows whose scores tell their spread
+MEASURED = 256  # rows whose scores tell their spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -339,7 +339,7 @@ class Beside(keras.layers.Layer):
 def measured(benchmark):
     """Training rows that stand for all where a spread is measured, evenly spaced."""
     rows = benchmark.train
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int)]
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), MEASURED)).astype(int)]
 
 
 def _spread(scores):

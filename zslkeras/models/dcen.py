@@ -84,7 +84,7 @@ class DCENConfig(BackboneConfig):
     freeze_backbone: bool = False  # in all epochs
     # Of the backbone; it is also frozen if one of the two above is set.
     freeze_batch_norm: bool = setting(AUTO, auto=True)
-    averaging: float = setting(0.0, least=0, most=1)  # of weights over epochs, see training.loop.Run
+    averaging: float = setting(0.0, least=0, most=1)  # of weights over epochs, see base.averaged
     batch_size: int = setting(32, least=1)
     sampler: str = setting("plain", choices=SAMPLERS)
     patience: int | None = setting(None, least=1)
@@ -347,9 +347,8 @@ class DCEN(OwnBackbone):
         super().compile(optimizer=optimizer, **kwargs)
         self.optimizer.build(self.trainable_variables)
 
-    def learn(self, run):
-        run.callbacks.append(keras.callbacks.LearningRateScheduler(lambda epoch, rate: self.rate_in(epoch)))
-        run.epochs(self)
+    def schedules(self):
+        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: self.rate_in(epoch))]
 
     def rate_in(self, epoch):
         """The learning rate in an epoch, counted from 0."""

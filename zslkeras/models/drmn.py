@@ -83,7 +83,7 @@ class DRMNConfig(BesideConfig):
     # Of class embeddings, fitted on the seen classes.
     embedding_scaling: str = setting("centred_l2", choices=SCALINGS, auto=True)
     weight_decay: float = setting(1.0, least=0)  # decoupled
-    averaging: float = setting(0.85, least=0, most=1)  # of weights over epochs, see training.loop.Run
+    averaging: float = setting(0.85, least=0, most=1)  # of weights over epochs, see base.averaged
     batch_size: int = setting(32, least=1)  # what SIT's B * A tokens allow
     epochs: int = setting(2, least=1)
     sampler: str = setting("plain", choices=SAMPLERS)
@@ -311,14 +311,13 @@ class DRMN(ZeroShotModel):
         super().compile(optimizer=optimizer or adam(self.config.learning_rate, self.config.weight_decay), **kwargs)
         self.optimizer.build(self.trainable_variables)
 
-    def learn(self, run):
+    def schedules(self):
         halve = self.config.halve_every
-        run.callbacks.append(
+        return [
             keras.callbacks.LearningRateScheduler(
                 lambda epoch, rate: rate / 2 if epoch and epoch % halve == 0 else rate  # the rate is saved and resumed
             )
-        )
-        run.epochs(self)
+        ]
 
     def train_step(self, data):
         inputs, labels = data

@@ -18,9 +18,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.config import Config, setting
 from zslkeras.models.layers import SCALINGS, FeatureScaling
+from zslkeras.models.solved import Solved
 
 _ROWS = 2048  # rows scaled at a time
 _TRIED = ("none", "l2", "centred_l2", "standard", "minmax")  # "centred" would only rescale gamma
@@ -34,12 +34,11 @@ class ESZSLConfig(Config):
     lambdas: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0), above=0)
 
 
-class ESZSL(ZeroShotModel):
-    """Closed form; `learn` goes through the settings instead of epochs."""
+class ESZSL(Solved):
+    """Closed form; the settings are tried one after the other."""
 
     Config = ESZSLConfig
     ablations = {kind: {"scalings": (kind,)} for kind in _TRIED}
-    default_seeds = 1  # nothing in it is drawn
 
     def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
@@ -50,24 +49,22 @@ class ESZSL(ZeroShotModel):
         self.to_rank = self._constant("to_rank", np.zeros((width, rank)))
         self.from_rank = self._constant("from_rank", np.zeros((rank, attributes)))
 
-    def learn(self, run):
-        benchmark, config = run.benchmark, self.config
-        seen = np.asarray(benchmark.class_embeddings, np.float64)[benchmark.seen_classes]  # S
+    def solutions(self, stage):
+        config = self.config
+        seen = np.asarray(stage.class_embeddings, np.float64)[stage.seen_classes]  # S
         _, singular, right = np.linalg.svd(seen, full_matrices=False)  # S'S = right' singular^2 right
         rank = self.from_rank.shape[0]
         singular, right = singular[:rank], right[:rank]
         self.from_rank.assign(right)
-        with run.progress(len(config.scalings) * len(config.gammas) * len(config.lambdas)) as bar:
-            for kind in config.scalings:
-                self.scaling.fit(kind, benchmark.take, benchmark.train)
-                gram, cross = self._moments(benchmark, seen @ right.T)
-                for gamma in config.gammas:
-                    root = tf.linalg.cholesky(gram + gamma * np.eye(len(gram)))
-                    solved = tf.linalg.cholesky_solve(root, cross).numpy()
-                    for lambda_ in config.lambdas:
-                        self.to_rank.assign(solved / (singular**2 + lambda_))
-                        run.score(self, {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_})
-                        bar.advance()
+        for kind in config.scalings:
+            self.scaling.fit(kind, stage.take, stage.train)
+            gram, cross = self._moments(stage, seen @ right.T)
+            for gamma in config.gammas:
+                root = tf.linalg.cholesky(gram + gamma * np.eye(len(gram)))
+                solved = tf.linalg.cholesky_solve(root, cross).numpy()
+                for lambda_ in config.lambdas:
+                    self.to_rank.assign(solved / (singular**2 + lambda_))
+                    yield {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_}
 
     def score_classes(self, inputs, class_embeddings):
         features = self._features(inputs)
@@ -78,19 +75,23 @@ class ESZSL(ZeroShotModel):
         features = self._features(inputs)
         return {"attribute": features @ self.to_rank @ self.from_rank, "baseline": features}
 
+    def _solved(self):
+        return [self.from_rank]
+
     def _features(self, inputs):
+        self.require_learned()
         return self.scaling(tf.cast(inputs, self.compute_dtype))
 
-    def _moments(self, benchmark, embeddings):
+    def _moments(self, stage, embeddings):
         """X'X [D, D], and X'Y S in the eigenbasis of S'S [D, rank]."""
         width, rank = self.to_rank.shape
         gram, cross = np.zeros((width, width)), np.zeros((width, rank))
         # Y is 1 at the row's class and -1 elsewhere: Y S = 2 S[label] - sum over seen classes of S.
-        targets = np.zeros((len(benchmark.class_names), rank))
-        targets[benchmark.seen_classes] = 2 * embeddings - embeddings.sum(0)
-        for start in range(0, len(benchmark.train), _ROWS):
-            rows = benchmark.train[start : start + _ROWS]
-            features = np.asarray(self.scaling(np.asarray(benchmark.take(rows), np.float32)), np.float64)
+        targets = np.zeros((len(stage.class_embeddings), rank))
+        targets[stage.seen_classes] = 2 * embeddings - embeddings.sum(0)
+        for start in range(0, len(stage.train), _ROWS):
+            rows = stage.train[start : start + _ROWS]
+            features = np.asarray(self.scaling(np.asarray(stage.take(rows), np.float32)), np.float64)
             gram += features.T @ features
-            cross += features.T @ targets[benchmark.labels[rows]]
+            cross += features.T @ targets[stage.labels[rows]]
         return gram, cross

@@ -176,6 +176,10 @@ class OwnBackbone(ZeroShotModel):
         return pooled_stage(self.config, self.backbone, benchmark)
 
     @property
+    def settles_on_all_rows(self):
+        return self.trains_backbone
+
+    @property
     def trains_backbone(self):
         """Whether training changes what the closed form reads."""
         raise NotImplementedError

@@ -21,9 +21,9 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import ClosedForm, settings
 from zslkeras.models.config import Config, setting
+from zslkeras.models.solved import Solved
 from zslkeras.names import SCALINGS
 
 
@@ -37,33 +37,34 @@ class PrototypesConfig(Config):
     lambdas: tuple[float, ...] = setting((1e-3, 1e-2, 1e-1, 1.0, 10.0), above=0)
 
 
-class Prototypes(ZeroShotModel):
-    """Closed form; `learn` goes through the settings instead of epochs."""
+class Prototypes(Solved):
+    """Closed form; the settings are tried one after the other."""
 
     Config = PrototypesConfig
     ablations = {"full": {}, "not_whitened": {"whitenings": (0.0,)}}
-    default_seeds = 1  # nothing in it is drawn
 
     def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
         super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
         (width,), (_, attributes) = input_shape, class_embeddings.shape
         self.closed_form = ClosedForm(width, attributes, int(np.sum(np.asarray(seen_mask) > 0)), name="closed_form")
 
+    def solutions(self, stage):
+        for one in self._settings(stage):
+            yield dataclasses.asdict(one)
+
     def learn(self, run):
-        benchmark, config = run.benchmark, self.config
-        parts = config.scalings, config.whitenings, config.embedding_scalings, config.kernels, config.lambdas
-        combinations = settings(*parts)
-        with run.progress(len(combinations)) as bar:
+        with run.progress(self.number_of_settings) as bar:
             space, features, compare = None, [], tf.function(self.closed_form.compare, reduce_retracing=True)
-            for one in self.closed_form.fit(combinations, benchmark, benchmark.take):
+            for one in self._settings(run.benchmark):
                 if space != one.space:  # whitening takes longest, so it is done once for many settings
-                    features = [self.closed_form.features(inputs) for inputs, _ in run.read(benchmark.tested)]
+                    features = [self.closed_form.features(inputs) for inputs, _ in run.read(run.benchmark.tested)]
                     space = one.space
                 scores = [compare(part, self.class_embeddings.value) for part in features]
                 run.score(self, dataclasses.asdict(one), np.concatenate(scores))
                 bar.advance()
 
     def score_classes(self, inputs, class_embeddings):
+        self.require_learned()
         return self.closed_form(inputs, class_embeddings)
 
     @property
@@ -75,5 +76,15 @@ class Prototypes(ZeroShotModel):
 
     def embed(self, inputs):
         """The whitened features that prototypes are compared with, and the scaled ones: name -> [B, D]."""
+        self.require_learned()
         form = self.closed_form
         return {"whitened": form.features(inputs), "baseline": form.scaling(tf.cast(inputs, tf.float32))}
+
+    def _settings(self, stage):
+        """Each Setting, while the closed form holds it."""
+        config = self.config
+        parts = config.scalings, config.whitenings, config.embedding_scalings, config.kernels, config.lambdas
+        yield from self.closed_form.fit(settings(*parts), stage, stage.take)
+
+    def _solved(self):
+        return [self.closed_form.matrix]

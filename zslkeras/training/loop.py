@@ -100,6 +100,7 @@ class Run:
     def epochs(self, model):
         """Trains epoch by epoch; `learn` calls this for models without a closed form."""
         config, strategy = model.config, self.strategy
+        self.callbacks += model.schedules()
         if self._saved:
             self._restore(model)
         steps = batches.steps_per_epoch(self.benchmark, config.batch_size)
@@ -178,17 +179,9 @@ class Run:
 
     @contextlib.contextmanager
     def _averaged(self, model):
-        """Inside the `with`, the weights are their mean over the ends of all epochs so far, if the config sets
-        `averaging`: how much each epoch counts relative to the next. The judged state then varies less than the
-        trained one."""
-        share = getattr(model.config, "averaging", 0.0)
-        if not share:
-            yield
-            return
-        variables = [variable for variable in model.variables if "float" in variable.dtype]  # a counter has no mean
-        trained = _values(variables)
-        weight = 1.0 / sum(share**age for age in range(len(self.history) + 1))
-        self._mean = [m + weight * (new - m) for m, new in zip(self._mean or trained, trained, strict=True)]
+        """Inside the `with`, the weights are in the mean over epochs that the model is judged in."""
+        variables = model.averaged_variables
+        trained, self._mean = _values(variables), model.averaged(self._mean, len(self.history))
         _assign(variables, self._mean, self.path)
         yield
         _assign(variables, trained, self.path)

@@ -1,9 +1,9 @@
 """The devices and the precision of a training, the same for all models. Imports no TensorFlow."""
 
-import contextlib
 import dataclasses
 
 from zslkeras import names
+from zslkeras.precision import computing_in as computing_in  # both say how a machine computes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +23,3 @@ class Machine:
     precision: str = names.PRECISIONS[0]
     jit: bool = False
     deterministic: bool = True
-
-
-@contextlib.contextmanager
-def computing_in(precision):
-    """Models that are made or loaded inside the `with` compute in `precision`, also afterwards."""
-    import keras  # not above: flags read Machine, and have to be known without TensorFlow
-
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
