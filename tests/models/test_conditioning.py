@@ -12,7 +12,7 @@ from zslkeras import protocol
 from zslkeras.benchmarks.benchmark import tune_stage
 from zslkeras.errors import InputError
 from zslkeras.models import MODELS, conditioning, presets
-from zslkeras.models.conditioning import ClosedForm, Setting
+from zslkeras.models.conditioning import MEAN, MEAN_STD, ClosedForm, Setting
 from zslkeras.training import batches
 from zslkeras.training.machine import Machine
 
@@ -73,10 +73,40 @@ def test_features_maps_and_levels_are_pooled():
     assert conditioning.pooled_width(((4, 5, 3), (2, 2, 7))) == 10 and conditioning.pooled_width((4, 5, 3)) == 3
 
 
-@pytest.mark.parametrize("name", BESIDE)
-def test_before_training_a_model_is_its_closed_form(name):
+def test_maps_are_pooled_by_their_deviation_too():
+    maps, unit = np.random.default_rng(0).random((2, 4, 5, 3)).astype(np.float32), lambda x: x / np.linalg.norm(x)
+    wanted = [np.concatenate([unit(one.mean(axis=(0, 1))), unit(one.std(axis=(0, 1)))]) for one in maps]
+    np.testing.assert_allclose(conditioning.pooled(maps, MEAN_STD), wanted, rtol=1e-5)
+    levels = np.asarray(conditioning.pooled((maps, maps), MEAN_STD))
+    np.testing.assert_allclose(levels, np.tile(wanted, 2) / np.sqrt(2), rtol=1e-5)
+    assert conditioning.pooled_width(((4, 5, 3), (2, 2, 7)), MEAN_STD) == 20
+    assert conditioning.pooled_width((4, 5, 3), MEAN_STD) == 6 and conditioning.pooled_width((3,), MEAN_STD) == 3
+    features = maps[:, 0, 0]
+    np.testing.assert_array_equal(conditioning.pooled(features, MEAN_STD), features)
+
+
+def test_the_probe_pools_maps_as_it_is_best(monkeypatch):
+    """Where classes differ in how channels vary over places and not in their mean, the deviation is needed."""
+    tune = tune_stage(tiny("maps", classes=20, unseen=5))
+    means = conditioning.pooled(tune.take(np.arange(len(tune.labels)))).numpy()[:, None, None]
+    signs = np.where(np.indices(tune.input_shape[:2]).sum(axis=0) % 2, 1, -1)[None, :, :, None]
+    varied = dataclasses.replace(tune, inputs=(1 + 0.1 * signs * means).astype(np.float32))
+    monkeypatch.setattr(conditioning, "PROBED", [Setting("standard", 1.0, "l2", 0.0, 1e-2)])
+    assert conditioning.probe(varied).pooling == MEAN_STD
+    areas = {MEAN: 0.5, MEAN_STD: 0.5}
+    monkeypatch.setattr(conditioning, "_best", lambda settings, *_: (settings[0], areas[settings[0].pooling]))
+    monkeypatch.setattr(conditioning, "_kept", lambda *_: None)
+    assert conditioning.probe(varied).pooling == MEAN  # the narrower one, if both are as good
+    with pytest.raises(InputError, match="^closed_form_pooling: got mean_std for features"):
+        made("aspn", tiny(), closed_form_pooling=MEAN_STD)
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"), [(name, MEAN) for name in BESIDE] + [(name, MEAN_STD) for name in BESIDE if name != "aspn"]
+)
+def test_before_training_a_model_is_its_closed_form(name, pooling):
     benchmark = tiny(BESIDE[name])
-    model, rows = made(name, benchmark), benchmark.test_unseen
+    model, rows = made(name, benchmark, closed_form_pooling=pooling), benchmark.test_unseen
     form = model.beside.form
     _, pooled = model.scores_and_pooled(benchmark.take(rows), benchmark.class_embeddings)
     cosines = form(pooled, benchmark.class_embeddings).numpy()
@@ -141,14 +171,14 @@ def test_what_the_probe_found_is_kept_by_all_that_it_depends_on(monkeypatch, tmp
 def test_only_what_is_auto_is_found_and_nothing_for_a_method_alone(monkeypatch):
     monkeypatch.setattr(conditioning, "probe", lambda benchmark: SETTING)
     config = MODELS["aspn"].Config(closed_form_ridge=3.0)
-    found = conditioning.resolved(config, None)
+    found = conditioning.resolved(config, tiny())
     assert found == {key: value for key, value in FOUND.items() if key != "closed_form_ridge"} | {
         "scaling": "standard",
         "whitening": 1.0,
     }
     alone = MODELS["aspn"].Config(closed_form=0.0)
-    assert conditioning.resolved(alone, None) == {"scaling": "standard", "whitening": 1.0}
-    assert conditioning.resolved(MODELS["aspn"].Config(**presets.settings("v1", "aspn")), None) == {}
+    assert conditioning.resolved(alone, tiny()) == {"scaling": "standard", "whitening": 1.0}
+    assert conditioning.resolved(MODELS["aspn"].Config(**presets.settings("v1", "aspn")), tiny()) == {}
 
 
 class Shelf:

@@ -269,7 +269,7 @@ class ZeroShotModel(keras.Model):
 
     def scores_and_pooled(self, inputs, class_embeddings):
         """`own_scores`, and the features [B, D] that the closed form reads."""
-        return self.own_scores(inputs, class_embeddings), conditioning.pooled(inputs)
+        return self.own_scores(inputs, class_embeddings), conditioning.pooled(inputs, self.config.closed_form_pooling)
 
     def pooled_stage(self, benchmark):
         """The stage as the closed form reads it before training."""
@@ -359,7 +359,7 @@ class ZeroShotModel(keras.Model):
     @property
     def pooled_width(self):
         """How many features the closed form reads."""
-        return conditioning.pooled_width(self.row_shape)
+        return conditioning.pooled_width(self.row_shape, self.config.closed_form_pooling)
 
     def _solved(self):
         """Weights that are zero until a closed form is solved. Not kept: Keras would save a kept list once more."""

@@ -23,6 +23,7 @@ from zslkeras.names import AUTO, SCALINGS
 _ROWS = 2048  # rows brought into the space at a time
 _PREFIX = "closed_form_"  # of a Setting's parts in a config
 MEASURED = 256  # rows whose scores tell their spread
+MEAN, MEAN_STD = POOLINGS = ("mean", "mean_std")  # of maps over places: their mean, or their standard deviation too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Setting:
         kernel: width of the Gaussian kernel between class embeddings, in medians of the squared distances of the seen
             ones; 0 is the linear kernel, their inner products.
         ridge: lambda of the regression.
+        pooling: of maps, one of POOLINGS.
     """
 
     scaling: str
@@ -43,11 +45,12 @@ class Setting:
     embedding_scaling: str
     kernel: float
     ridge: float
+    pooling: str = MEAN
 
     @property
     def space(self):
         """What the space of the features depends on."""
-        return self.scaling, self.whitening
+        return self.pooling, self.scaling, self.whitening
 
 
 def settings(scalings, whitenings, embedding_scalings, kernels, ridges):
@@ -93,10 +96,10 @@ class ClosedForm(keras.layers.Layer):
         self.built = True
 
     @classmethod
-    def for_benchmark(cls, benchmark):
+    def for_benchmark(cls, benchmark, pooling=MEAN):
         """One of the sizes of a stage, not fitted."""
         attributes = benchmark.class_embeddings.shape[1]
-        return cls(pooled_width(benchmark.input_shape), attributes, len(benchmark.seen_classes))
+        return cls(pooled_width(benchmark.input_shape, pooling), attributes, len(benchmark.seen_classes))
 
     def fit(self, settings, benchmark, take):
         """Fits each of `settings` in turn on the training rows, and yields it while the layer holds it.
@@ -164,25 +167,34 @@ def _squared_distances(one, other):
     return tf.maximum(lengths - 2 * tf.matmul(one, other, transpose_b=True), 0.0)
 
 
-def pooled(inputs):
-    """Features [B, D] as they are; maps as their mean over places; levels as such means, of unit length, in a row."""
+def pooled(inputs, pooling=MEAN):
+    """Features [B, D] as they are; of maps the mean over places, and with MEAN_STD the standard deviation too, each of
+    unit length; of levels such features, of unit length, in a row.
+    """
     if isinstance(inputs, tuple | list):
-        return tf.concat([l2_normalize(pooled(maps)) for maps in inputs], axis=1)
+        return tf.concat([l2_normalize(pooled(maps, pooling)) for maps in inputs], axis=1)
     inputs = tf.cast(inputs, tf.float32)
-    return inputs if inputs.shape.rank == 2 else tf.reduce_mean(inputs, axis=[1, 2])
+    if inputs.shape.rank == 2:
+        return inputs
+    mean = tf.reduce_mean(inputs, axis=[1, 2])
+    if pooling != MEAN_STD:
+        return mean
+    return tf.concat([l2_normalize(mean), l2_normalize(tf.math.reduce_std(inputs, axis=[1, 2]))], axis=1)
 
 
-def pooled_width(input_shape):
+def pooled_width(input_shape, pooling=MEAN):
     """D of `pooled` for rows of this shape."""
-    return sum(shape[-1] for shape in input_shape) if isinstance(input_shape[0], tuple) else input_shape[-1]
+    if isinstance(input_shape[0], tuple):
+        return sum(pooled_width(shape, pooling) for shape in input_shape)
+    return input_shape[-1] * (2 if pooling == MEAN_STD and len(input_shape) > 1 else 1)
 
 
-def pooled_rows(benchmark, rows):
+def pooled_rows(benchmark, rows, pooling=MEAN):
     """`take` of pooled features, which are made once for `rows`: maps are too large to be read again and again."""
-    table = np.zeros((len(rows), pooled_width(benchmark.input_shape)), np.float32)
+    table = np.zeros((len(rows), pooled_width(benchmark.input_shape, pooling)), np.float32)
     for start in range(0, len(rows), _ROWS):
         part = slice(start, start + _ROWS)
-        table[part] = pooled(benchmark.take(rows[part]))
+        table[part] = pooled(benchmark.take(rows[part]), pooling)
     places = np.full(len(benchmark.labels), -1)
     places[rows] = np.arange(len(rows))
     return lambda some: table[places[some]]
@@ -191,45 +203,55 @@ def pooled_rows(benchmark, rows):
 def probe(benchmark):
     """The Setting of the closed form that has the highest AUSUC on the validation classes of stage "tune".
 
+    The standard deviation of maps is tried with the whitening that is best for their mean alone: features are twice as
+    wide with it, and a whitening takes most of the time.
+
     It is kept in the user's cache: all models on the same inputs ask for it, with every seed and in every trial.
     """
     if benchmark.stage != "tune":
         wanted = "what conditioning.resolved finds in stage tune"
         raise InputError(f"config: has {AUTO} in stage {benchmark.stage}; wanted {wanted}")
-    form, take, tested = _unfitted(benchmark)
-    path = _kept(benchmark, take)
+    rows = np.concatenate([benchmark.train, benchmark.tested])
+    take = pooled_rows(benchmark, rows)
+    path = _kept(benchmark, rows, take)
     if path is not None and path.exists():
         with contextlib.suppress(InputError, TypeError):  # damaged: it is found again
             return Setting(**atomic.read_json(path))
-    best = _best(form, benchmark, take, tested)
+    best, area = _best(PROBED, benchmark, take)
+    if benchmark.kind != "features":
+        both = [dataclasses.replace(one, pooling=MEAN_STD) for one in PROBED if one.whitening == best.whitening]
+        other, other_area = _best(both, benchmark, pooled_rows(benchmark, rows, MEAN_STD))
+        best = other if other_area > area else best
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(best))
     return best
 
 
-def _kept(benchmark, take):
+def _kept(benchmark, rows, take):
     """The file for what `probe` finds, named by all that it depends on; None where there is no cache."""
     folder = cache.of_this_code("probed")
     if folder is None:
         return None
-    hasher = hashlib.sha256(repr((PROBED, tf.__version__, tf.config.list_physical_devices("GPU"))).encode())
-    rows = np.concatenate([benchmark.train, benchmark.tested])
+    made_by = PROBED, benchmark.kind, tf.__version__, tf.config.list_physical_devices("GPU")
+    hasher = hashlib.sha256(repr(made_by).encode())
     for array in (take(rows), benchmark.labels[rows], benchmark.class_embeddings, benchmark.seen_mask, benchmark.train):
         hasher.update(np.ascontiguousarray(array))
     return folder / f"{hasher.hexdigest()[:24]}.json"
 
 
-def _best(form, benchmark, take, tested):
+def _best(settings, benchmark, take):
+    """The best of settings with the same pooling, and its AUSUC."""
+    form, tested = ClosedForm.for_benchmark(benchmark, settings[0].pooling), benchmark.tested
     labels, classes = benchmark.labels[tested], benchmark.class_embeddings
     best, highest, space = None, -np.inf, None
-    for one in form.fit(PROBED, benchmark, take):
+    for one in form.fit(settings, benchmark, take):
         if space != one.space:
             features, space = form.features(take(tested)), one.space
         scores = form.compare(features, classes).numpy()
         area = metrics.evaluate(scores, labels, benchmark.seen_classes, benchmark.unseen_classes)["AUSUC"]
         if area > highest:
             best, highest = one, area
-    return best
+    return best, highest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +265,7 @@ class BesideConfig(Config):
     closed_form_embedding_scaling: str = setting(AUTO, choices=SCALINGS, auto=True)
     closed_form_kernel: float = setting(AUTO, least=0, auto=True)
     closed_form_ridge: float = setting(AUTO, above=0, auto=True)
+    closed_form_pooling: str = setting(AUTO, choices=POOLINGS, auto=True)
 
     def pooled_stage(self, benchmark):
         """The stage as the closed form reads it before training; without images, if it has any."""
@@ -264,6 +287,8 @@ def resolved(config, benchmark):
     """{setting: value} for each of `automatic`: by the benchmark alone, or what `probe` chooses in stage "tune"."""
     known = config.known(benchmark)
     config = dataclasses.replace(config, **known)
+    if benchmark.kind == "features" and getattr(config, f"{_PREFIX}pooling", None) == MEAN_STD:
+        raise InputError(f"{_PREFIX}pooling: got {MEAN_STD} for features, which are pooled already; wanted {MEAN}")
     names = automatic(config)
     found = dataclasses.asdict(probe(pooled_stage(config, benchmark))) if names else {}
     return known | {name: found[name.removeprefix(_PREFIX).removeprefix("region_")] for name in names}
@@ -285,17 +310,11 @@ def setting_of(config, state):
 
 def validated(setting, benchmark):
     """The Outcomes of the closed form alone on the test rows of a stage."""
-    form, take, tested = _unfitted(benchmark)
+    form, tested = ClosedForm.for_benchmark(benchmark, setting.pooling), benchmark.tested
+    take = pooled_rows(benchmark, np.concatenate([benchmark.train, tested]), setting.pooling)
     for _ in form.fit([setting], benchmark, take):
         scores = form(take(tested), benchmark.class_embeddings).numpy()
     return metrics.outcomes(scores, benchmark.labels[tested], benchmark.seen_classes, benchmark.unseen_classes)
-
-
-def _unfitted(benchmark):
-    """A ClosedForm for a stage, `take` of its training and test rows, and the test rows."""
-    tested = benchmark.tested
-    take = pooled_rows(benchmark, np.concatenate([benchmark.train, tested]))
-    return ClosedForm.for_benchmark(benchmark), take, tested
 
 
 class Beside(keras.layers.Layer):
@@ -322,7 +341,7 @@ class Beside(keras.layers.Layer):
 
     def fit(self, benchmark):
         """Fits the closed form on the training rows."""
-        take = pooled_rows(benchmark, benchmark.train)
+        take = pooled_rows(benchmark, benchmark.train, self.config.closed_form_pooling)
         for _ in self.form.fit([setting_of(self.config, {})], benchmark, take):
             scores = self.form(take(measured(benchmark)), benchmark.class_embeddings)
             self.form_factor.assign(self.config.closed_form / _spread(scores))

@@ -394,7 +394,8 @@ class DCEN(OwnBackbone):
         """The cosine of f(I) and h(a), Eq. (8), and the pooled maps of the backbone."""
         features, maps = self.encoder.with_maps(augment.plain(inputs, self.config.image_size))
         classes = self.semantic(tf.cast(class_embeddings, tf.float32))
-        return 1.0 - distance(features, classes), conditioning.pooled(maps if self.config.layers else maps[-1])
+        maps = maps if self.config.layers else maps[-1]
+        return 1.0 - distance(features, classes), conditioning.pooled(maps, self.config.closed_form_pooling)
 
     def features(self, inputs):
         """f(I) of images [B, H, W, 3], 0 to 255: [B, D]."""

@@ -515,7 +515,8 @@ class DRMNFromPictures(OwnBackbone, DRMN):
 
     def scores_and_pooled(self, inputs, class_embeddings):
         levels = self._read(inputs)
-        return self._scored(self._scaled(levels), class_embeddings), conditioning.pooled(levels)
+        pooled = conditioning.pooled(levels, self.config.closed_form_pooling)
+        return self._scored(self._scaled(levels), class_embeddings), pooled
 
     def _add_backbone(self):
         config = self.config

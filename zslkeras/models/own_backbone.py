@@ -39,6 +39,7 @@ class BackboneConfig(BesideConfig):
     weights: str | None = setting(AUTO, auto=True)  # "imagenet", a file, or None: random ones
     preprocessing: str = setting(AUTO, choices=PREPROCESSINGS, auto=True)
     image_size: int = setting(AUTO, least=1, auto=True)
+    closed_form_pooling: str = setting(conditioning.MEAN, choices=conditioning.POOLINGS)
 
     def known(self, benchmark):
         """The settings of the backbone that are "auto", by the record of the features that were made of the images.
@@ -135,7 +136,7 @@ def _features(config, backbone, benchmark, rows):
     @tf.function(reduce_retracing=True)
     def pooled(images):
         prepared = backbones.preprocess(config.backbone, augment.plain(images, config.image_size), config.preprocessing)
-        return conditioning.pooled(backbone(prepared, training=False))
+        return conditioning.pooled(backbone(prepared, training=False), config.closed_form_pooling)
 
     parts = []
     with Progress(f"features by {config.backbone}", len(rows)) as bar:
@@ -149,7 +150,14 @@ def _features(config, backbone, benchmark, rows):
 def _cached(config, backbone, benchmark, rows):
     """The file for features, named by all that they are made of; None where there is no cache."""
     made_by = __version__, tf.__version__, keras.__version__
-    settings = config.backbone, config.layers, config.preprocessing, config.image_size, backbone.compute_dtype
+    settings = (
+        config.backbone,
+        config.layers,
+        config.closed_form_pooling,
+        config.preprocessing,
+        config.image_size,
+        backbone.compute_dtype,
+    )
     hasher = hashlib.sha256(repr((made_by, settings, backbones.digest(backbone))).encode())
     for start in range(0, len(rows), _AT_ONCE):
         hasher.update(np.ascontiguousarray(benchmark.take(rows[start : start + _AT_ONCE])).tobytes())
@@ -170,7 +178,8 @@ class OwnBackbone(ZeroShotModel):
 
     @property
     def pooled_width(self):
-        return sum(maps.shape[-1] for maps in self.backbone.outputs)
+        shapes = [maps.shape[1:] for maps in self.backbone.outputs]
+        return sum(conditioning.pooled_width(shape, self.config.closed_form_pooling) for shape in shapes)
 
     def pooled_stage(self, benchmark):
         return pooled_stage(self.config, self.backbone, benchmark)
