@@ -203,8 +203,8 @@ def pooled_rows(benchmark, rows, pooling=MEAN):
 def probe(benchmark):
     """The Setting of the closed form that has the highest AUSUC on the validation classes of stage "tune".
 
-    The standard deviation of maps is tried with the whitening that is best for their mean alone: features are twice as
-    wide with it, and a whitening takes most of the time.
+    The standard deviation of maps is tried where the scaling or the whitening is the one that is best for their mean
+    alone: features are twice as wide with it, and a whitening takes most of the time.
 
     It is kept in the user's cache: all models on the same inputs ask for it, with every seed and in every trial.
     """
@@ -219,8 +219,9 @@ def probe(benchmark):
             return Setting(**atomic.read_json(path))
     best, area = _best(PROBED, benchmark, take)
     if benchmark.kind != "features":
-        both = [dataclasses.replace(one, pooling=MEAN_STD) for one in PROBED if one.whitening == best.whitening]
-        other, other_area = _best(both, benchmark, pooled_rows(benchmark, rows, MEAN_STD))
+        near = [one for one in PROBED if best.scaling == one.scaling or best.whitening == one.whitening]
+        wide = [dataclasses.replace(one, pooling=MEAN_STD) for one in near]
+        other, other_area = _best(wide, benchmark, pooled_rows(benchmark, rows, MEAN_STD))
         best = other if other_area > area else best
     if path is not None:
         atomic.write_json(path, dataclasses.asdict(best))
