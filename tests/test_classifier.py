@@ -206,7 +206,7 @@ def rejected(model, images, names, rate):
     """Which images show none of the named classes, by loops over the definition, from the scores of all classes."""
     known, (scores, every) = model._inside.confidence, model.score(images)
     threshold = known.threshold(rate, *(sum(model.trained[every.index(n)] == kind for n in names) for kind in (1, 0)))
-    warmth, told = 4 * known.temperature, []
+    warmth, told = known.warmth, []
     for row in scores.astype(float):
         exponentials = [np.exp(score / warmth) for score, trained in zip(row, model.trained, strict=True) if trained]
         reference = warmth * np.log(np.mean(exponentials))

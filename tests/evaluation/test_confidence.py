@@ -80,18 +80,29 @@ def test_the_error_after_has_temperatures_that_other_classes_chose():
 
 def test_the_reference_is_the_soft_mean_of_the_seen_scores():
     rows = np.array([[0.1, 0.5, -0.3], [5.0, 4.0, 3.0]])
-    warmth = 4 * 0.2
+    warmth = 0.8
     wanted = [warmth * np.log(sum(np.exp(score / warmth) for score in row) / 3) for row in rows]
-    np.testing.assert_allclose(confidence.reference(rows, 0.2), wanted)
+    np.testing.assert_allclose(confidence.reference(rows, warmth), wanted)
+
+
+def test_classes_that_are_all_told_apart_still_have_a_reference():
+    """The temperature nears 0 there: a reference as cold would be the highest score, and nothing could be rejected."""
+    known = drawn(rows=40, right=9.0)
+    deviations = [np.sqrt(sum((one - row[SEEN].mean()) ** 2 for one in row[SEEN]) / 4) for row in known.scores]
+    assert known.warmth == pytest.approx(1.5 * np.mean(deviations), rel=1e-5)
+    nothing = np.random.default_rng(5).standard_normal((200, 7))
+    parts = confidence.calibrated(nothing, SEEN, known.gamma), nothing[:, SEEN], known.warmth
+    assert known.temperature < 0.3 and confidence.rejects(*parts, known.threshold(0.05, 4, 3)).mean() > 0.9
+    assert Confidence(np.ones((3, 7)), np.arange(3), SEEN, 0.0).warmth == 1.0
 
 
 def test_what_all_scores_of_a_row_share_rejects_nothing():
     known = drawn()
     listed, seen = known.calibrated[:, [1, 5]], known.scores[:, SEEN]
     shift = np.random.default_rng(1).standard_normal((len(listed), 1))
-    plain = confidence.rejects(listed, seen, known.temperature, 0.4)
+    plain = confidence.rejects(listed, seen, known.warmth, 0.4)
     assert plain.any() and not plain.all()
-    np.testing.assert_array_equal(confidence.rejects(listed + shift, seen + shift, known.temperature, 0.4), plain)
+    np.testing.assert_array_equal(confidence.rejects(listed + shift, seen + shift, known.warmth, 0.4), plain)
 
 
 def rejected(known, threshold, lists):
@@ -101,14 +112,14 @@ def rejected(known, threshold, lists):
         for label in listed:
             rows = known.labels == label
             told = confidence.rejects(
-                known.calibrated[rows][:, list(listed)], known.scores[rows][:, known.seen], known.temperature, threshold
+                known.calibrated[rows][:, list(listed)], known.scores[rows][:, known.seen], known.warmth, threshold
             )
             shares.append(np.mean(told))
     return np.mean(shares)
 
 
 def evidence(known):
-    return np.unique(known.calibrated - confidence.reference(known.scores[:, known.seen], known.temperature)[:, None])
+    return np.unique(known.calibrated - confidence.reference(known.scores[:, known.seen], known.warmth)[:, None])
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.05, 0.3])
@@ -148,7 +159,7 @@ def test_a_kind_of_classes_without_rows_has_the_threshold_of_the_others():
         for label, others in itertools.product(range(4, 7), itertools.combinations(range(4), 2)):
             rows = few.labels == label
             parts = few.calibrated[rows][:, [label, *others]], few.scores[rows][:, SEEN]
-            shares.append(confidence.rejects(*parts, few.temperature, threshold).mean())
+            shares.append(confidence.rejects(*parts, few.warmth, threshold).mean())
         return np.mean(shares)
 
     threshold, values = few.threshold(rate, 2, 0), evidence(few)

@@ -2,7 +2,7 @@
 
     calibrated score   score + gamma, if the class is unseen
     probability        softmax of the calibrated scores of the listed classes / temperature
-    evidence           calibrated score - w log(mean over seen classes of exp(score / w)), w = WARMTH * temperature
+    evidence           calibrated score - w log(mean over seen classes of exp(score / w)), w = WARMTH * their spread
     none of these      the highest evidence of the listed classes is below a threshold
 
 Temperature and threshold come from rows that took no part in training: the test rows of stage tune, whose unseen
@@ -19,7 +19,7 @@ import numpy as np
 from zslkeras.evaluation import metrics
 
 KEPT = 2**20  # scores that are kept: 4 MB
-WARMTH = 4.0  # of the soft mean, in temperatures: docs/notes/rejection.md
+WARMTH = 1.5  # of the soft mean, in standard deviations of a row's scores over seen classes: docs/notes/rejection.md
 BINS = 15  # of the calibration error, as Guo et al., On calibration of modern neural networks (ICML 2017)
 _HALVINGS = 60
 _FAR = 1e3  # the temperature is at most this many times smaller or larger than the spread of the scores
@@ -51,6 +51,11 @@ class Confidence:
         return best_temperature(self.calibrated, self.labels)
 
     @functools.cached_property
+    def warmth(self):
+        """w of the soft mean. It does not follow the temperature, which nears 0 where nearly all answers are right."""
+        return WARMTH * float(self.scores[:, self.seen].std(axis=1, dtype=np.float64).mean()) or 1.0
+
+    @functools.cached_property
     def errors(self):
         """The calibration error at temperature 1, and after.
 
@@ -79,7 +84,7 @@ class Confidence:
         groups = np.flatnonzero(self.seen), np.flatnonzero(~self.seen)
         sizes = [min(size, len(group)) for size, group in zip((seen, unseen), groups, strict=True)]
         in_group = self.seen[self.labels], ~self.seen[self.labels]
-        above = self.calibrated - reference(self.scores[:, self.seen], self.temperature)[:, None]
+        above = self.calibrated - reference(self.scores[:, self.seen], self.warmth)[:, None]
         own = above[np.arange(len(above)), self.labels]
         share = sum(size * rows * _class_share(self.labels, rows) for size, rows in zip(sizes, in_group, strict=True))
         share = share if share.any() else _class_share(self.labels, np.ones(len(own), bool))
@@ -126,9 +131,8 @@ def calibrated(scores, seen, gamma):
     return np.asarray(scores, np.float64) + gamma * ~np.asarray(seen, bool)
 
 
-def reference(seen_scores, temperature):
+def reference(seen_scores, warmth):
     """[N] the soft mean of the scores [N, S] of seen classes: near the mean, and drawn to the highest."""
-    warmth = WARMTH * temperature
     scores = np.asarray(seen_scores, np.float64) / warmth
     highest = scores.max(axis=1)
     return warmth * (highest + np.log(np.exp(scores - highest[:, None]).mean(axis=1)))
@@ -170,15 +174,15 @@ def calibration_error(probabilities, labels):
     return float(np.abs(np.bincount(bins, highest - right)).sum() / len(labels))
 
 
-def rejects(calibrated, seen_scores, temperature, threshold):
+def rejects(calibrated, seen_scores, warmth, threshold):
     """[N] bool: rows of none of the listed classes.
 
     Args:
         calibrated: [N, K] of the listed classes.
         seen_scores: [N, S] of all classes that the model was trained on, listed or not.
-        temperature, threshold: see `Confidence`.
+        warmth, threshold: see `Confidence`.
     """
-    return calibrated.max(axis=1) - reference(seen_scores, temperature) < threshold
+    return calibrated.max(axis=1) - reference(seen_scores, warmth) < threshold
 
 
 def _class_share(labels, rows):

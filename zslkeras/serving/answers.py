@@ -42,7 +42,7 @@ class _One:
 
     best, image, rejected = (), None, False
 
-    def _with(self, best, image, rejected):
+    def _with(self, best, image, rejected=False):
         self.best, self.image, self.rejected = tuple(best), image, bool(rejected)
         return self
 

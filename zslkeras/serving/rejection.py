@@ -43,13 +43,13 @@ class Rejection:
                 np.concatenate([listed.seen, own.seen[lacking]]),
             )
         seen = np.count_nonzero(listed.seen)
-        self._temperature, self._threshold = known.temperature, known.threshold(rate, seen, len(listed.names) - seen)
+        self._warmth, self._threshold = known.warmth, known.threshold(rate, seen, len(listed.names) - seen)
 
     def __call__(self, found):
         """The answers {"scores", "label"} for the listed classes, and [B] whether an image shows none of them."""
         listed, scores = self._listed, found["scores"][:, : len(self._listed.names)]
         calibrated, trained = confidence.calibrated(scores, listed.seen, self._gamma), found["scores"][:, self._trained]
-        rejected = confidence.rejects(calibrated, trained, self._temperature, self._threshold)
+        rejected = confidence.rejects(calibrated, trained, self._warmth, self._threshold)
         # A model's own rule holds only where all trained classes are listed, and then nothing else was asked for.
         label = found["label"] if self.asked is listed else metrics.decide(scores, ~listed.seen, self._gamma)
         return {"scores": scores, "label": label}, rejected
