@@ -37,7 +37,7 @@ NEVER = (("zslkeras.models*", "zslkeras.training*"), ("zslkeras.benchmarks*", "z
 SHARED = ("base", "conditioning", "config", "layers", "losses", "optimizers", "own_backbone")
 COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
-    *("experiments.run", "experiments.compare", "experiments.pair", "experiments.speed", "experiments.transfer"),
+    *(f"experiments.{name}" for name in ("run", "compare", "pair", "rejection", "speed", "transfer")),
     "tuning.run",
 )
 NUMPY_ONLY = tuple(f"zslkeras.evaluation.{name}" for name in ("metrics", "calibration", "confidence", "uncertainty"))
