@@ -217,6 +217,8 @@ def test_images_draw_the_prototype_of_their_class(with_form, birds):
             assert (drawn[:count, 0] > plain[:count, 0]).all()
             close(again.score(paths, given).values, drawn)
             assert model.predict(paths, given) == again.predict(paths, given)
+            named = [row[0].name for row in model.predict(paths, given, top=1, reject=0.05)]  # beside the trained ones
+            assert named == model.predict(paths, given)
             rows_given = given | {f"new {unseen[0]}": first | {"images": rows[:count]}}
             close(again.score(rows, rows_given).values, drawn)
 
@@ -240,6 +242,153 @@ def test_a_duplicate_under_a_new_name_is_said(of_birds):
     twin = {"okapi": dict(zip(model.attribute_names, 2 * model.class_embeddings[3], strict=True))}
     with pytest.warns(UserWarning, match=f"okapi is a duplicate of {model.class_names[3]}"):
         model.predict(paths[0], classes=twin)
+
+
+# None of these.
+
+
+def listed_of(model):
+    """Three of its classes: two trained ones, and one that was not."""
+    return [*np.array(model.class_names)[model.trained][[2, 9]], np.array(model.class_names)[~model.trained][1]]
+
+
+def rejected(model, images, names, rate):
+    """Which images show none of the named classes, by loops over the definition, from the scores of all classes."""
+    known, (scores, every) = model._inside.confidence, model.score(images)
+    threshold = known.threshold(rate, *(sum(model.trained[every.index(n)] == kind for n in names) for kind in (1, 0)))
+    warmth, told = known.warmth, []
+    for row in scores.astype(float):
+        exponentials = [np.exp(score / warmth) for score, trained in zip(row, model.trained, strict=True) if trained]
+        reference = warmth * np.log(np.mean(exponentials))
+        told.append(max(row[every.index(name)] for name in names) - reference < threshold)
+    return told
+
+
+def test_images_of_no_listed_class_are_none_of_these(of_birds, birds):
+    model, paths = of_birds[0], sorted(birds.glob("*/*.png"))[::2]
+    listed = listed_of(model)
+    names, plain = model.predict(paths, classes=listed, reject=0.2), model.predict(paths, classes=listed)
+    told = [name is None for name in names]
+    assert told == rejected(model, paths, listed, 0.2)
+    assert [name for name in names if name is not None] == [
+        one for one, none in zip(plain, told, strict=True) if not none
+    ]
+    shown = [path.parent.name in listed for path in paths]
+    assert np.mean(np.array(told)[np.array(shown)]) < 0.4 < np.mean(np.array(told)[~np.array(shown)])
+    first = told.index(True)
+    assert model.predict(paths[first], classes=listed, reject=0.2) is None
+    ranked = model.predict(paths, classes=listed, reject=0.2, top=2)
+    assert [one.rejected for one in ranked] == told and [one[0].name for one in ranked] == plain
+    assert repr(ranked[first]).splitlines()[0] == "none of these; the nearest are"
+    assert repr(ranked[told.index(False)]).startswith(plain[told.index(False)])
+    page = model.predict(paths[first : first + 1], classes=listed, reject=0.2)._repr_html_()
+    assert "<b>none of these</b>" in page and plain[first] in page and "data:image/png" in page
+
+
+def test_among_all_classes_and_among_new_ones_too(of_birds, birds):
+    model, paths = of_birds[0], sorted(birds.glob("*/*.png"))[::5]
+    every = model.predict(paths, reject=0.5)
+    assert [name is None for name in every] == rejected(model, paths, model.class_names, 0.5)
+    assert None in every and set(every) > {None}
+    row = dict(zip(model.attribute_names, model.class_embeddings[3] + 0.01, strict=True))
+    alone = model.predict(paths, classes={"okapi": row}, reject=0.2)
+    assert set(alone) == {None, "okapi"}
+    beside = model.predict(paths, classes={"okapi": row}, known=True, reject=0.2)
+    plain = model.predict(paths, classes={"okapi": row}, known=True)
+    assert all(one in (other, None) for one, other in zip(beside, plain, strict=True))
+
+
+def test_a_list_without_the_trained_classes_is_answered_as_without_reject(of_birds):
+    """They are asked for beside it, and take no part in the answer."""
+    model, paths = of_birds
+    listed = [name for name, trained in zip(model.class_names, model.trained, strict=True) if not trained]
+    ranked, plain = (model.predict(paths, classes=listed, top=9, reject=one) for one in (0.05, None))
+    assert [[one.name for one in row] for row in ranked] == [[one.name for one in row] for row in plain]
+    close(np.array([[one.score for one in row] for row in ranked]), [[one.score for one in row] for row in plain])
+
+
+def test_probabilities_are_those_of_the_calibrated_scores(of_birds):
+    model, paths = of_birds
+    for classes in (None, listed_of(model)):
+        (values, names), (scores, same) = model.probabilities(paths, classes), model.score(paths, classes)
+        np.testing.assert_allclose(values.sum(axis=1), 1)
+        shares = np.exp(scores.astype(float) / model.calibration["temperature"])
+        np.testing.assert_allclose(values, shares / shares.sum(axis=1, keepdims=True), rtol=1e-6)
+        assert names == same and repr(model.probabilities(paths, classes)).startswith("probabilities of ")
+    assert "<img" in model.probabilities(paths[:2])._repr_html_()
+
+
+def test_a_saved_classifier_rejects_and_is_as_sure_as_the_one_that_was_trained(of_birds, saved, birds):
+    model, paths = of_birds[0], sorted(birds.glob("*/*.png"))[::5]
+    again = zslkeras.load(saved)
+    for classes, rate in ((None, 0.5), (listed_of(model), 0.2)):
+        names = model.predict(paths, classes, reject=rate)
+        assert None in names and again.predict(paths, classes, reject=rate) == names
+        close(again.probabilities(paths, classes).values, model.probabilities(paths, classes).values)
+    assert again.calibration == model.calibration == json.loads((saved / "metadata.json").read_text())["calibration"]
+    assert 0 <= model.calibration["after"] < model.calibration["before"] <= 1
+
+
+def test_the_calibration_error_of_test_images_is_told(exported, of_birds):
+    model = zslkeras.load(exported.run)
+    result = model.evaluate(exported.experiment.data.name, **exported.experiment.data.options)
+    (told,) = json.loads((exported.run / "result.json").read_text())["calibration"]
+    assert result.calibration_error == pytest.approx((told["test"]["before"], told["test"]["after"]))
+    assert told["temperature"] == model.calibration["temperature"]
+    assert told["validation"] == {name: model.calibration[name] for name in ("before", "after")}
+    benchmark = exported.experiment.load("final")
+    calibrated = model.keras_model(benchmark.take(benchmark.tested)).numpy() + model.gamma * ~model.trained
+    shares = np.exp(calibrated.astype(float) / model.calibration["temperature"])
+    shares /= shares.sum(axis=1, keepdims=True)
+    sure, right = shares.max(axis=1), shares.argmax(axis=1) == benchmark.labels[benchmark.tested]
+    bins = [(sure * 15 >= low) & (sure * 15 < low + 1) for low in range(15)]
+    wanted = sum(abs(sure[rows].mean() - right[rows].mean()) * rows.mean() for rows in bins if rows.any())
+    assert result.calibration_error[1] == pytest.approx(wanted, abs=1e-6)
+    assert f"expected calibration error of probabilities: {100 * wanted:.1f}, without the" in repr(result)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 2, -0.1, True, "0.05", float("nan")])
+def test_a_rate_that_is_no_share_is_refused(of_birds, wrong):
+    model, paths = of_birds
+    with pytest.raises(InputError, match=f"reject: got {wrong!r}; wanted the share of images to lose, above 0 and"):
+        model.predict(paths, reject=wrong)
+
+
+def test_an_export_of_an_earlier_version_says_that_it_knows_no_threshold(of_birds, saved, tmp_path):
+    path = shutil.copytree(saved, tmp_path / "old")
+    (path / export.VALIDATION).unlink()
+    metadata = json.loads((path / "metadata.json").read_text())
+    del metadata["calibration"]
+    (path / "metadata.json").write_text(json.dumps(metadata))
+    requires_no_more(zslkeras.load(path), of_birds)
+    assert zslkeras.load(path).evaluate(of_birds[0]._inside.source).calibration_error is None
+
+
+def test_a_run_of_an_earlier_version_says_so_too(exported, of_birds, tmp_path):
+    run = shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
+    for checkpoint in (run / "checkpoint").glob("*.npz"):
+        with np.load(checkpoint) as file:
+            arrays = {name: file[name] for name in file.files if name not in ("verdict/scores", "start/scores")}
+            assert len(arrays) < len(file.files)
+        np.savez(checkpoint, **arrays)
+    requires_no_more(zslkeras.load(run), (zslkeras.load(exported.run), of_birds[1]))
+
+
+def requires_no_more(old, whole):
+    """An old classifier answers as ever, and says in one sentence what it does not know."""
+    model, paths = whole
+    assert old.predict(paths) == model.predict(paths) and old.calibration == {}
+    with pytest.raises(InputError, match="reject: got 0.05, and this classifier has no scores of validation classes"):
+        old.predict(paths, reject=0.05)
+    with pytest.raises(InputError, match="probabilities: this classifier has no scores of .*; wanted one that was tr"):
+        old.probabilities(paths)
+
+
+def test_damaged_scores_are_said(saved, of_birds, tmp_path):
+    path = shutil.copytree(saved, tmp_path / "damaged")
+    (path / export.VALIDATION).write_bytes(b"PK" + bytes(50))
+    with pytest.raises(InputError, match=f"{export.VALIDATION} cannot be read .*; wanted a whole export"):
+        zslkeras.load(path).predict(of_birds[1], reject=0.05)
 
 
 # Data.
@@ -343,7 +492,7 @@ def test_the_page_has_every_argument_and_its_code_is_code():
     page = (ROOT / "docs/python.md").read_text()
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         ast.parse(block)
-    for function in (zslkeras.fit, zslkeras.ZeroShotClassifier.predict):
+    for function in (zslkeras.fit, zslkeras.ZeroShotClassifier.predict, zslkeras.ZeroShotClassifier.probabilities):
         for name in set(inspect.signature(function).parameters) - {"self"}:
             assert f"`{name}`" in page or f"`**{name}`" in page, name
     signature = str(inspect.signature(zslkeras.fit)).replace("'", '"')

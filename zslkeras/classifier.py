@@ -21,11 +21,11 @@ import tensorflow as tf
 from zslkeras import automatic, benchmarks, protocol, runs
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError, did_you_mean
-from zslkeras.evaluation import metrics, tables, uncertainty
+from zslkeras.evaluation import confidence, metrics, tables, uncertainty
 from zslkeras.images import backbones, extract
 from zslkeras.models import MODELS, config
 from zslkeras.names import AUTO, BENCHMARKS
-from zslkeras.serving import answers, asked, bundle, candidates, examples, export, recognise, recognisers
+from zslkeras.serving import answers, asked, bundle, candidates, examples, export, recognise, recognisers, rejection
 from zslkeras.serving.answers import SHOWN
 from zslkeras.training.machine import Machine
 
@@ -131,6 +131,8 @@ class ZeroShotClassifier:
         class_embeddings: [C, A], how the classes that it knows are described.
         validation: {"T", "U", "S", "H", "AUSUC", "classes", "chance"}: what was reached on validation classes, how many
             they were, and the T of guessing; {} where it is not known.
+        calibration: {"temperature", "before", "after"}: of `probabilities`, and the expected calibration error on
+            validation rows without and with it; {} where it is not known.
         verdict: what comparing models gave, in words; None where one model was asked for.
     """
 
@@ -169,7 +171,12 @@ class ZeroShotClassifier:
     def validation(self):
         return self._inside.validation
 
-    def predict(self, images, classes=None, *, top=None, known=False, missing="fill"):
+    @property
+    def calibration(self):
+        known = self._inside.confidence
+        return export.calibration(known) if known is not None else {}
+
+    def predict(self, images, classes=None, *, top=None, known=False, missing="fill", reject=None):
         """The class of each image.
 
         Args:
@@ -182,17 +189,20 @@ class ZeroShotClassifier:
             top: how many of the best classes to return, with scores; None for the name alone.
             known: whether the classes that it knows are candidates beside `classes`.
             missing: "fill" fills in attributes that are not given, "refuse" refuses them.
+            reject: the share of the images of these classes that may be lost, such as 0.05, so that images of no class
+                among them are answered with None. The threshold comes from validation classes. None rejects nothing.
 
         Returns:
-            A name for one image and a list of names for several; with `top`, lists of (name, score, trained) for them.
+            A name for one image and a list of names for several, None for one that shows none of the classes; with
+            `top`, lists of (name, score, trained) for them, whose `rejected` says so.
         """
         if top is not None and (not isinstance(top, int | np.integer) or top < 1):
             raise InputError(f"top: got {top!r}; wanted a number of classes, at least 1")
         classes = self._among(classes, known, missing)
-        made, single, parts = answers.Predictions(), *self._scored(images, classes)
-        for given, scores, labels in parts:
+        made, single, parts = answers.Predictions(), *self._scored(images, classes, reject)
+        for given, scores, labels, rejected in parts:
             kept = given[: max(0, SHOWN - len(made))]
-            made.extend(answers.answers(scores, labels, classes, top, kept))
+            made.add(answers.answers(scores, labels, classes, top, kept, rejected))
         return made[0] if single else made
 
     def score(self, images, classes=None, *, known=False, missing="fill"):
@@ -200,13 +210,18 @@ class ZeroShotClassifier:
 
         Arguments are those of `predict`. One image has one row.
         """
-        classes, scored, shown = self._among(classes, known, missing), [], []
-        _, parts = self._scored(images, classes)
-        for given, scores, _ in parts:
-            scored.append(scores)
-            shown += given[: SHOWN - len(shown)]
-        made = answers.Scores(np.concatenate(scored), classes.names)
-        made.images = shown
+        return self._table(images, self._among(classes, known, missing))
+
+    def probabilities(self, images, classes=None, *, known=False, missing="fill"):
+        """Probabilities [B, K], given that an image shows one of the K classes, and the K names.
+
+        They are softmax(scores / temperature), with a temperature that was fitted on validation rows. Arguments are
+        those of `predict`. One image has one row.
+        """
+        temperature = rejection.required(self._inside.confidence, "probabilities:").temperature
+        scores = self._table(images, self._among(classes, known, missing))
+        made = answers.Probabilities(confidence.probabilities(scores.values, temperature), scores.names)
+        made.images = scores.images
         return made
 
     def evaluate(self, data=None, **options):
@@ -233,12 +248,16 @@ class ZeroShotClassifier:
         same = own.names == benchmark.class_names and np.array_equal(own.embeddings, benchmark.class_embeddings)
         was_trained = {name for name, seen in zip(own.names, own.seen, strict=True) if seen}
         seen = np.array([name in was_trained for name in benchmark.class_names])
-        outcomes = _outcomes(model, benchmark, seen, same)
+        outcomes, scores = _outcomes(model, benchmark, seen, same)
         numbers, unseen = metrics.numbers(outcomes, self.gamma), np.flatnonzero(~seen)
         tested = np.isin(benchmark.labels[benchmark.test_unseen], unseen).any()
         title = f"{self.method} on {benchmark.name}: {seen.sum()} trained and {len(unseen)} unseen classes"
         chance = {"T": 1 / len(unseen)} if tested else {}
-        return answers.Evaluation(numbers, uncertainty.intervals(outcomes, self.gamma), chance, title)
+        known, errors = self._inside.confidence, None
+        if known is not None:
+            tests = confidence.of(outcomes, scores, self.gamma)
+            errors = tests.error(1.0), tests.error(known.temperature)
+        return answers.Evaluation(numbers, uncertainty.intervals(outcomes, self.gamma), chance, title, errors)
 
     def save(self, path):
         """Writes a folder for `zslkeras.load`, `zslkeras predict`, `zslkeras serve` and `tf.saved_model.load`.
@@ -286,18 +305,32 @@ class ZeroShotClassifier:
             warnings.warn(note, stacklevel=3)
         return examples.drawn(classes, images, self._inside)
 
-    def _scored(self, images, classes):
-        """Whether it is one image, and (its pictures, calibrated scores, labels) of each part."""
+    def _table(self, images, classes):
+        scored, shown = [], []
+        _, parts = self._scored(images, classes)
+        for given, scores, *_ in parts:
+            scored.append(scores)
+            shown += given[: SHOWN - len(shown)]
+        made = answers.Scores(np.concatenate(scored), classes.names)
+        made.images = shown
+        return made
+
+    def _scored(self, images, classes, reject=None):
+        """Whether it is one image, and (its pictures, calibrated scores, labels, which are rejected) of each part."""
+        rule = None
+        if reject is not None:
+            rule = rejection.Rejection(reject, self._inside.confidence, self._inside.classes, classes, self.gamma)
         kind, single, parts = asked.read(images, self._inside)
 
         def scored():
             for part in parts:
                 try:
-                    found = self._inside.scored(kind, part, classes)
+                    found = self._inside.scored(kind, part, rule.asked if rule else classes)
                 except tf.errors.InvalidArgumentError as error:
                     raise InputError(export.sentence(error)) from None
+                found, rejected = rule(found) if rule else (found, np.zeros(len(found["label"]), bool))
                 calibrated = found["scores"] + np.float32(self.gamma) * ~classes.seen
-                yield ([one for one, _ in part] if kind == "pictures" else []), calibrated, found["label"]
+                yield ([one for one, _ in part] if kind == "pictures" else []), calibrated, found["label"], rejected
 
         return single, scored()
 
@@ -423,7 +456,7 @@ def _heading(model, tune):
 
 
 def _outcomes(model, benchmark, seen, same):
-    """The Outcomes of a model on the test rows of a benchmark.
+    """The Outcomes of a model on the test rows of a benchmark, and the scores that `protocol.tested` keeps.
 
     Args:
         model: a ZeroShotModel.

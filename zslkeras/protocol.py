@@ -10,16 +10,19 @@ import pathlib
 import typing
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from zslkeras import atomic, benchmarks, cache
 from zslkeras.errors import InputError
-from zslkeras.evaluation import calibration, metrics
+from zslkeras.evaluation import calibration, confidence, metrics
+from zslkeras.evaluation.confidence import Confidence
 from zslkeras.models import MODELS, conditioning
 from zslkeras.names import YARDSTICKS
 from zslkeras.training import batches, loop, strategies
 from zslkeras.training.machine import Machine, computing_in
 
+_KEPT = "scores"  # of the rows that `confidence.kept` names, among the arrays of a verdict
 GAMMA_FOLDS = 3  # on which the closed form says how much gamma depends on the validation classes
 
 
@@ -80,6 +83,7 @@ class Choice:
         history: the numbers of each state on the validation classes; empty if nothing was selected.
         outcomes: of the state on the validation classes; None if nothing was selected.
         start_gamma: gamma of the untrained state, where that is worth comparing.
+        confidence: what the scores of validation rows say, at this gamma; None where no selection kept them.
     """
 
     seed: int
@@ -90,6 +94,7 @@ class Choice:
     history: list
     outcomes: metrics.Outcomes | None = dataclasses.field(default=None, compare=False, repr=False)
     start_gamma: float = 0.0
+    confidence: Confidence | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def area(self):
@@ -106,6 +111,7 @@ class Finished:
     history: list
     weights: list  # of the chosen state; `rebuilt` makes the model from them
     start: metrics.Outcomes | None = None  # of the untrained state, where a closed form makes that worth comparing
+    confidence: Confidence | None = None  # of test rows; None in a run of an earlier version
 
 
 def select(experiment, seed, fold=0, expect=None):
@@ -125,7 +131,8 @@ def select(experiment, seed, fold=0, expect=None):
     run = _train(experiment, "tune", seed, fold, expect=expect)
     gamma = _carried(experiment, run.history[run.best], fold)
     start_gamma = _carried(experiment, run.history[0], fold) if run.start else 0.0
-    return Choice(seed, run.best, len(run.history), gamma, found, run.history, _unpack(run.arrays), start_gamma)
+    sure = _confidence(run.arrays, gamma)
+    return Choice(seed, run.best, len(run.history), gamma, found, run.history, _unpack(run.arrays), start_gamma, sure)
 
 
 def fixed(experiment, seed):
@@ -139,7 +146,8 @@ def finish(experiment, choice):
     """Trains in stage final as `choice` says, and judges every state on the published test rows."""
     run = _train(_with(experiment, choice.found), "final", choice.seed, choice=choice)
     start = _unpack(run.start) if run.start else None
-    return Finished(choice, _unpack(run.arrays), run.history, run.weights, start)
+    sure = _confidence(run.arrays, choice.gamma)
+    return Finished(choice, _unpack(run.arrays), run.history, run.weights, start, sure)
 
 
 def as_read(benchmark, config):
@@ -155,8 +163,8 @@ def untrained(finished):
     """A Finished as it would be without training; None where the untrained state has no closed form."""
     if finished.start is None:
         return None
-    choice = dataclasses.replace(finished.choice, state=0, gamma=finished.choice.start_gamma)
-    return dataclasses.replace(finished, choice=choice, outcomes=finished.start)
+    choice = dataclasses.replace(finished.choice, state=0, gamma=finished.choice.start_gamma, confidence=None)
+    return dataclasses.replace(finished, choice=choice, outcomes=finished.start, confidence=None)
 
 
 def published(experiment):
@@ -305,24 +313,25 @@ def _judge(benchmark, choice):
 
     def judge(model, state, scores=None):
         if scores is None:
-            outcomes = outcomes_of(model)
+            outcomes, kept = outcomes_of(model)
         else:
             outcomes = metrics.outcomes(scores, benchmark.labels[benchmark.tested], *groups)
+            kept = np.asarray(scores[confidence.kept(*scores.shape)], np.float32)
         gamma, _ = calibration.best_gamma(outcomes)
         best = metrics.numbers(outcomes, gamma)
         if choice is None:
             logs = {f"val_{metric}": value for metric, value in best.items()} | {"gamma": gamma}
-            return loop.Verdict(logs, best["AUSUC"], _pack(outcomes))
+            return loop.Verdict(logs, best["AUSUC"], _pack(outcomes, kept))
         chosen = metrics.numbers(outcomes, choice.gamma)
         logs = {f"test_{metric}": value for metric, value in chosen.items()} | {"gamma": choice.gamma}
         logs |= {f"best_{metric}": value for metric, value in best.items()} | {"best_gamma": gamma}
-        return loop.Verdict(logs, float(state == choice.state), _pack(outcomes))
+        return loop.Verdict(logs, float(state == choice.state), _pack(outcomes, kept))
 
     return judge
 
 
 def tested(score, benchmark, seen_classes, unseen_classes):
-    """The Outcomes on a stage's test rows.
+    """The Outcomes on a stage's test rows, and the scores [n, C] of those that `confidence.kept` names.
 
     Args:
         score: the inputs of a batch -> scores [B, C], and the seen class that each row would answer, or None for the
@@ -330,12 +339,16 @@ def tested(score, benchmark, seen_classes, unseen_classes):
         benchmark: the stage.
         seen_classes, unseen_classes: its class ids, as the trained model knows them.
     """
-    parts = []
+    parts, kept, start = [], [], 0
+    places = confidence.kept(len(benchmark.tested), len(benchmark.class_names))
     for inputs, labels in batches.scoring(benchmark, benchmark.tested):
         scores, answers = score(tf.nest.map_structure(tf.constant, inputs))
-        answers = None if answers is None else answers.numpy()
-        parts.append(metrics.outcomes(scores.numpy(), labels, seen_classes, unseen_classes, seen_answers=answers))
-    return metrics.concatenate(parts)
+        scores, answers = scores.numpy(), None if answers is None else answers.numpy()
+        parts.append(metrics.outcomes(scores, labels, seen_classes, unseen_classes, seen_answers=answers))
+        here = places[(places >= start) & (places < start + len(labels))]
+        kept.append(np.asarray(scores[here - start], np.float32))
+        start += len(labels)
+    return metrics.concatenate(parts), np.concatenate(kept)
 
 
 def _scores_and_answers(model, inputs):
@@ -354,12 +367,17 @@ def _callbacks(experiment, name, selecting):
     return callbacks
 
 
-def _pack(outcomes):
-    return {field.name: getattr(outcomes, field.name) for field in dataclasses.fields(outcomes)}
+def _pack(outcomes, kept):
+    return {field.name: getattr(outcomes, field.name) for field in dataclasses.fields(outcomes)} | {_KEPT: kept}
 
 
 def _unpack(arrays):
-    return metrics.Outcomes(**arrays)
+    return metrics.Outcomes(**{name: array for name, array in arrays.items() if name != _KEPT})
+
+
+def _confidence(arrays, gamma):
+    """What the scores that a verdict kept say; None for a checkpoint of an earlier version, which has none."""
+    return confidence.of(_unpack(arrays), arrays[_KEPT], gamma) if _KEPT in arrays else None
 
 
 def scored(finished):

@@ -165,6 +165,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "paper": paper,
         "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
         "gamma": [one.choice.gamma for one in finished],
+        "calibration": [_calibration(one) for one in finished],
         "state": [one.history[one.choice.state] for one in finished],
         "unseen_embeddings_in_training": MODELS[experiment.model].reads_unseen_embeddings(experiment.config),
         "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},
@@ -207,6 +208,21 @@ def _best_on_test(finished):
         known = {by for by, state in best.items() if state[f"best_{by}"] == state[f"best_{by}"]}  # no row: NaN, no best
         numbers.append({m: best[by][f"best_{m}"] if by in known else np.nan for m, by in where.items()})
     return metrics.summaries(numbers)
+
+
+def _calibration(finished):
+    """The temperature of probabilities, and the expected calibration error before and after it, 0..1.
+
+    "validation" are rows of stage tune, where "after" has temperatures that other classes chose; "test" are test rows.
+    None where nothing was chosen on validation classes.
+    """
+    known, tests = finished.choice.confidence, finished.confidence
+    if known is None or tests is None:
+        return None
+    errors = {"validation": known.errors, "test": (tests.error(1.0), tests.error(known.temperature))}
+    return {"temperature": known.temperature} | {
+        rows: {"before": before, "after": after} for rows, (before, after) in errors.items()
+    }
 
 
 def _paper_rule(rule, finished):

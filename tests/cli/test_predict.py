@@ -2,15 +2,18 @@
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import zslkeras
 from tests.support.commands import start
 from tests.support.exported import CLASSES, UNSEEN, write_table
 from zslkeras.benchmarks import shapes
 from zslkeras.cli import predict
+from zslkeras.serving import export
 
 NEW = 30, 45  # classes of shapes that the run has never heard of: magenta-plain-triangle, yellow-dotted-star
 NAMES = shapes.class_table()[1]
@@ -165,9 +168,40 @@ def test_missing_attributes_are_filled_in_and_said(call, exported, pictures, tmp
     assert err.startswith(f"note: {table}: filled in 1 of 33 attributes of 2 classes") and err.count("\n") == 1
 
 
+def test_images_of_no_listed_class_are_none_of_these(call, exported, pictures, tmp_path):
+    """As the classifier in Python says, among all classes and among new ones, in words and as JSON."""
+    model, every = zslkeras.load(exported.run), sorted(exported.pictures.glob("*/0.png"))
+    table = write_table(tmp_path / "new.csv", NEW)
+    asked = ("--model", exported.run, "--reject", "0.4", *every)
+    for more, given in (((), {}), (("--classes", table, "--only_new"), {"classes": table})):
+        told = [name is None for name in model.predict(every, reject=0.4, **given)]
+        assert any(told) and not all(told)
+        code, out, err = call(*asked, *more, "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        assert [one["class"] for one in found] == model.predict(every, reject=0.4, **given)
+        assert [one["score"] is None for one in found] == [one["trained"] is None for one in found] == told
+        ranked = model.predict(every, top=2, **given)
+        assert [[e["class"] for e in one["top"][:2]] for one in found] == [[e.name for e in row] for row in ranked]
+        code, out, err = call(*asked, *more, "--top", "2")
+        heads = [line for line in out.splitlines() if not line.startswith("  ")]
+        assert [line == f"{path}: none of these" for line, path in zip(heads, every, strict=True)] == told
+
+
+def test_an_export_of_an_earlier_version_knows_no_threshold(call, exported, pictures, tmp_path):
+    old = shutil.copytree(exported.saved_model, tmp_path / "old")
+    (old / export.VALIDATION).unlink()
+    assert call("--model", old, pictures[0])[0] == 0
+    code, out, err = call("--model", old, pictures[0], "--reject", "0.05")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith("error: --reject: got 0.05, and this classifier has no scores of validation classes")
+
+
 WRONG = {
     "no model": (["--model", "nowhere", "a.png"], "no metadata.json in nowhere"),
     "no images": (["--model", "RUN"], "no images"),
+    "no share": (["--model", "RUN", "PICTURE", "--reject", "2"], "--reject: got 2.0; wanted a share of images"),
+    "no number": (["--model", "RUN", "PICTURE", "--reject", "few"], "--reject: got 'few'; wanted a number"),
     "no such picture": (["--model", "RUN", "nowhere.png"], "nowhere.png"),
     "no table": (["--model", "RUN", "PICTURE", "--only_new"], "--only_new: got no --classes"),
     "table away": (["--model", "RUN", "PICTURE", "--classes", "nowhere.csv"], "nowhere.csv: cannot be read"),

@@ -48,11 +48,13 @@ def test_a_folder_of_images_becomes_a_classifier(call, birds, tmp_path, unchecke
     assert "zslkeras predict --model runs/eszsl-birds IMAGES" in ran.out
     model = zslkeras.load(out)
     assert model.trained.all() and f"{model.validation['T']:.1%} of their images right" in ran.out
+    error = f"{model.calibration['after']:.1%} off the share of right answers"
+    assert f"\nprobabilities: {error}, by expected calibration error on these classes\n" in ran.out
     picture = next(birds.glob("*/0.png"))
     shown = call("--model", "runs/eszsl-birds", "--json", picture, module=predict)
     assert json.loads(shown.out)[0]["class"] == model.predict(picture)
     again = call(birds, "--model", "eszsl", "--features", "filters")  # nothing is trained again
-    assert again.code == 0 and again.out.splitlines()[-9:] == ran.out.splitlines()[-9:]
+    assert again.code == 0 and again.out.splitlines()[-10:] == ran.out.splitlines()[-10:]
     other = call(birds, "--model", "eszsl", "--features", "filters", "--set", "lambdas=5")
     commands.assert_refused(other, "--out: runs/eszsl-birds was started with lambdas=")
 

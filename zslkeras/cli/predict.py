@@ -4,6 +4,7 @@ DIR is a `saved_model` that was exported --with_backbone, or the folder of its r
 table, with one line per class and the attributes in any order. If the model knows a class of that name, the table's
 attributes replace its own, and the class stays seen or unseen. Any other class is added as one that was never trained.
 Columns and cells may be missing: they are filled in by what goes together in the known classes.
+--reject 0.05 answers "none of these" for images of other classes, at the cost of about 5 % of the images of these.
 --only_new leaves out all classes that are not in the table. --write_table writes a table to start from.
 """
 
@@ -28,6 +29,9 @@ class Settings:
         "fill", "attributes that --classes lacks are filled in, or refused", choices=("fill", "refuse")
     )
     top: int = flags.flag(5, "classes shown per image", least=1)
+    reject: float | None = flags.flag(
+        None, "share of the images of listed classes to lose, such as 0.05, so that others are none of these"
+    )
     json: bool = flags.flag(False, "print JSON")
     attention: str | None = flags.flag(None, "folder for figures of where the model looks")
     write_table: str | None = flags.flag(None, "write the model's own classes as a CSV to start from, and end")
@@ -48,6 +52,7 @@ def main(settings, images):
         settings.attention,
         settings.missing,
         say=lambda line: print(line, file=sys.stderr),
+        reject=settings.reject,
     )
     print(json.dumps(found, indent=1) if settings.json else recognise.as_text(found))
 
@@ -55,6 +60,8 @@ def main(settings, images):
 def _check(settings, given, images):
     if settings.only_new and not settings.classes:
         raise flags.InputError("--only_new: got no --classes; wanted a table of the new ones")
+    if settings.reject is not None and not 0 < settings.reject < 1:
+        raise flags.InputError(f"--reject: got {settings.reject}; wanted a share of images, above 0 and below 1")
     if not images:
         raise flags.InputError("no images; wanted their files, as in --model DIR a.jpg b.png")
 

@@ -72,6 +72,7 @@ def _reached(made, out):
     """What was reached on validation classes, and what to run next."""
     reached, trained = made.validation, int(made.trained.sum())
     among = f"{reached['classes']} validation classes"
+    sure = made.calibration
     lines = [
         f"{made.method}: {trained} classes learned, {len(made.class_names) - trained} more known by their attributes",
         f"on {among}, as long as they were not trained: {reached['T']:.1%} of their images right among them "
@@ -84,6 +85,9 @@ def _reached(made, out):
         f"  zslkeras serve --model {shlex.quote(str(out))}",
         f'  python: model = zslkeras.load("{out}"); model.predict(["a.jpg"])',
     ]
+    if sure:
+        error = f"{sure['after']:.1%} off the share of right answers, by expected calibration error on these classes"
+        lines.insert(3, f"probabilities: {error}")
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from zslkeras.evaluation import tables
 from zslkeras.evaluation.metrics import METRICS
 from zslkeras.images import decode
+from zslkeras.serving.rejection import NONE
 
 SHOWN = 24  # images that are kept for a notebook
 _SIDE = 96  # pixels of a thumbnail
@@ -39,10 +40,10 @@ class Scored(typing.NamedTuple):
 class _One:
     """The answer for one image: an HTML table of it and its best classes."""
 
-    best, image = (), None
+    best, image, rejected = (), None, False
 
-    def _with(self, best, image):
-        self.best, self.image = tuple(best), image
+    def _with(self, best, image, rejected=False):
+        self.best, self.image, self.rejected = tuple(best), image, bool(rejected)
         return self
 
     def _repr_html_(self):
@@ -54,17 +55,27 @@ class Name(_One, str):
 
 
 class Ranking(_One, list):
-    """The best classes of an image as Scored, the decision first."""
+    """The best classes of an image as Scored, the decision first; `rejected` if it shows none of them."""
 
     def __repr__(self):
         width = max((len(one.name) for one in self), default=0)
         marks = ("" if one.trained else f"  {_NEVER}" for one in self)
         lines = [f"{one.name:{width}s}  {one.score:8.3f}{mark}" for one, mark in zip(self, marks, strict=True)]
+        lines = [f"{NONE}; the nearest are", *lines] if self.rejected else lines
         return "\n".join(lines) if lines else "[]"
 
 
 class Predictions(list):
-    """The answers for several images, each a Name or a Ranking."""
+    """The answers for several images, each a Name or a Ranking, and None in place of a Name that was rejected."""
+
+    def __init__(self):
+        super().__init__()
+        self._shown = []
+
+    def add(self, answers):
+        for one in answers:
+            self.append(None if one.rejected and isinstance(one, Name) else one)
+            self._shown += [one] * (len(self._shown) < SHOWN)
 
     def __repr__(self):
         if not any(isinstance(one, Ranking) for one in self):
@@ -73,16 +84,16 @@ class Predictions(list):
 
     def _repr_html_(self):
         more = f"<p>and {len(self) - SHOWN} more</p>" if len(self) > SHOWN else ""
-        return _table([_row(one) for one in self[:SHOWN]]) + more
+        return _table([_row(one) for one in self._shown]) + more
 
 
 class Scores(typing.NamedTuple("_Scores", [("values", np.ndarray), ("names", tuple)])):
     """Calibrated scores [B, K] and the K names: `values, names = model.score(images)`."""
 
-    images = ()
+    images, what = (), "scores"
 
     def __repr__(self):
-        lines = [f"scores of {len(self.values)} images and {len(self.names)} classes; the best of each:"]
+        lines = [f"{self.what} of {len(self.values)} images and {len(self.names)} classes; the best of each:"]
         for place, row in enumerate(self.values[:SHOWN]):
             best = np.argsort(-row, kind="stable")[:3]
             lines.append(f"[{place}]  " + ", ".join(f"{self.names[one]} {row[one]:.3f}" for one in best))
@@ -102,21 +113,33 @@ class Scores(typing.NamedTuple("_Scores", [("values", np.ndarray), ("names", tup
         return f"<table><tr><th></th>{head}</tr>{''.join(lines)}</table>{more}"
 
 
+class Probabilities(Scores):
+    """Probabilities [B, K] and the K names: `values, names = model.probabilities(images)`."""
+
+    what = "probabilities"
+
+
 class Evaluation(dict):
     """{metric: fraction} of a classifier on the test images of a benchmark.
 
     Attributes:
+        calibration_error: (of the scores as they are, of `probabilities`), expected, 0..1; None where not known.
         intervals: {"rows": {metric: [low, high]}, "classes": {metric: [low, high]}}: of 95 %, over images and classes.
         chance: {"T": what guessing gives}, or {} where no unseen class has an image.
         title: what was evaluated on what.
     """
 
-    def __init__(self, numbers, intervals, chance, title):
+    def __init__(self, numbers, intervals, chance, title, calibration_error=None):
         super().__init__(numbers)
         self.intervals, self.chance, self.title = intervals, chance, title
+        self.calibration_error = calibration_error
 
     def __repr__(self):
-        return "\n".join([f"{self.title}, percent", tables.grid("", METRICS, self._rows())])
+        lines = [f"{self.title}, percent", tables.grid("", METRICS, self._rows())]
+        if self.calibration_error:
+            before, after = map(tables.percent, self.calibration_error)
+            lines.append(f"expected calibration error of probabilities: {after}, without the temperature {before}")
+        return "\n".join(lines)
 
     def _repr_html_(self):
         head = "".join(f"<th>{metric}</th>" for metric in METRICS)
@@ -134,7 +157,7 @@ class Evaluation(dict):
         return [*rows, ("chance", [tables.percent(self.chance.get(m)) if m in self.chance else "" for m in METRICS])]
 
 
-def answers(scores, labels, classes, top, images):
+def answers(scores, labels, classes, top, images, rejected):
     """An answer for each of [B, K] calibrated scores: Names, or Rankings of `top` classes.
 
     Args:
@@ -143,6 +166,7 @@ def answers(scores, labels, classes, top, images):
         classes: the Classes.
         top: how many classes are listed; None for the name alone.
         images: what was given for the first rows; as many are shown in a notebook.
+        rejected: [B] bool, which show none of the classes.
     """
     order = np.argsort(-scores, axis=1, kind="stable")[:, : top or 3]
     for row, places in enumerate(order):
@@ -151,7 +175,7 @@ def answers(scores, labels, classes, top, images):
         places = [first, *(place for place in places.tolist() if place != first)][: len(places)]
         best = [Scored(classes.names[p], float(scores[row, p]), bool(classes.seen[p])) for p in places]
         made = Name(best[0].name) if top is None else Ranking(best)
-        yield made._with(best, images[row] if row < len(images) else None)
+        yield made._with(best, images[row] if row < len(images) else None, rejected[row])
 
 
 def facts_as_html(title, facts):
@@ -161,9 +185,9 @@ def facts_as_html(title, facts):
 
 
 def _row(one):
-    lines = []
+    lines = [f"<div><b>{NONE}</b></div>"] * one.rejected
     for place, (name, score, trained) in enumerate(one.best):
-        name = _text(name) if place else f"<b>{_text(name)}</b>"
+        name = _text(name) if place or one.rejected else f"<b>{_text(name)}</b>"
         lines.append(f"<div>{name} {score:.3f}{'' if trained else f' <i>{_NEVER}</i>'}</div>")
     named = _text(os.path.basename(one.image)) if isinstance(one.image, str | os.PathLike) else ""
     best = f"<td style='text-align:left'>{''.join(lines)}</td>"

@@ -65,7 +65,8 @@ def save(path, experiment, finished, benchmark, model, front=None, formats=(), *
         "seed": finished.choice.seed,
         **more,
     }
-    export.write(path, model, facts, asked, finished.choice.gamma, front, formats)
+    choice = finished.choice
+    export.write(path, model, facts, asked, choice.gamma, front, formats, choice.confidence)
     size = sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
     takes = "images" if front else benchmark.kind
     return f"exported: {path}, {size / 1e6:.1f} MB, takes {takes}; reloaded without this package, it answers the same"

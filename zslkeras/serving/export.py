@@ -10,7 +10,8 @@ those with a false entry in `seen_mask`. A model may have a decision rule of its
 trained on. That rule decides if the given seen classes are exactly those, in the same order; otherwise stacking does.
 
 The folder also holds what the numbers mean: `metadata.json` (names, seen mask, gamma, attributes, preprocessing,
-config) and `class_embeddings.npy`; and `model.keras`, the model for Keras. Requests are checked in the graph, so that
+config), `class_embeddings.npy`, and `validation.npz`, the scores of validation rows, from which probabilities and the
+threshold of "none of these" come; and `model.keras`, the model for Keras. Requests are checked in the graph, so that
 every server refuses a wrong one with the same sentence.
 """
 
@@ -40,6 +41,7 @@ from zslkeras.models.layers import in_parts
 from zslkeras.training.machine import computing_in
 from zslkeras.version import __version__
 
+VALIDATION = "validation.npz"  # in the folder; exports of earlier versions have none
 KERAS = "model.keras"  # the Keras model in the folder; those of version 0.1 have none
 FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
 ONNX_OPSET = 17
@@ -170,7 +172,7 @@ def endpoints(model, gamma, front=None, checked=True):
     return made
 
 
-def write(path, model, facts, rows, gamma, front=None, formats=()):
+def write(path, model, facts, rows, gamma, front=None, formats=(), confidence=None):
     """Writes a folder that needs nothing else. It replaces an existing one only if it answers as the live model does.
 
     Args:
@@ -181,6 +183,7 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
         gamma: of calibrated stacking.
         front: a FrontEnd or None.
         formats: from names.FORMATS, for the endpoints `serve` and `score_classes`.
+        confidence: a Confidence on validation rows, or None.
     """
     path = pathlib.Path(path)
     if formats and (front is not None or model.eats != "features"):
@@ -213,11 +216,21 @@ def write(path, model, facts, rows, gamma, front=None, formats=()):
                 "precision": model.dtype_policy.name,
                 "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
                 "formats": list(formats),
+                "calibration": confidence and calibration(confidence),
             }
+            if confidence:
+                arrays = {"scores": confidence.scores, "labels": confidence.labels, "seen": confidence.seen}
+                np.savez(draft / VALIDATION, **arrays)
             (draft / "metadata.json").write_text(json.dumps(metadata, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; wanted a folder that can be written") from error
     return metadata
+
+
+def calibration(confidence):
+    """The temperature of probabilities, and the expected calibration error on validation rows, for JSON."""
+    before, after = confidence.errors
+    return {"temperature": confidence.temperature, "before": before, "after": after}
 
 
 def _bare(model):

@@ -4,6 +4,7 @@ import csv
 import functools
 import pathlib
 import textwrap
+import zipfile
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +12,9 @@ import tensorflow as tf
 from zslkeras import atomic
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError, brief
+from zslkeras.evaluation.confidence import Confidence
 from zslkeras.images import decode
-from zslkeras.serving import candidates, export
+from zslkeras.serving import candidates, export, rejection
 from zslkeras.serving.candidates import Classes
 
 AT_ONCE = 32  # images in a batch
@@ -53,6 +55,19 @@ class Exported:
             got = f"{self.path} cannot be loaded ({brief(error)})"
             raise InputError(f"model: {got}; wanted a whole export") from error
 
+    @functools.cached_property
+    def confidence(self):
+        """The Confidence on validation rows; None in an export of an earlier version, or where nothing was chosen."""
+        path = self.path / export.VALIDATION
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                scores, labels, seen = (file[name] for name in ("scores", "labels", "seen"))
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"model: {path} cannot be read ({brief(error)}); wanted a whole export") from None
+        return Confidence(scores, labels, seen, self.metadata["gamma"])
+
     @property
     def attribute_names(self):
         return candidates.attribute_names(self.metadata["attributes"])
@@ -66,7 +81,9 @@ class Exported:
                 f"`zslkeras export --run {self.path.parent} --with_backbone`"
             )
 
-    def recognise(self, images, table=None, only_new=False, top=5, attention=None, missing="fill", say=print):
+    def recognise(
+        self, images, table=None, only_new=False, top=5, attention=None, missing="fill", say=print, reject=None
+    ):
         """Recognises image files, and returns the list that `recognised` makes.
 
         Args:
@@ -77,6 +94,7 @@ class Exported:
             attention: a folder for figures of where the model looks, or None.
             missing: what becomes of attributes that the table lacks; see `candidates.among`.
             say: called with each line for the user.
+            reject: see `ZeroShotClassifier.predict`.
         """
         self.require_images()
         classes = self.classes
@@ -85,18 +103,23 @@ class Exported:
             classes, notes = candidates.among(classes, attributes, pathlib.Path(table), not only_new, missing)
             for note in notes:
                 say(f"note: {note}")
+        gamma, rejected = self.metadata["gamma"], None
+        rule = reject is not None and rejection.Rejection(reject, self.confidence, self.classes, classes, gamma)
+        asked = rule.asked if rule else classes
         thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged image
         contents = [decode.read(image) for image in images]
         if table is None:
             answers = _asked(self.model.signatures["serve"], contents)
         else:
-            given = {"class_embeddings": tf.constant(classes.embeddings), "seen_mask": tf.constant(classes.seen)}
+            given = {"class_embeddings": tf.constant(asked.embeddings), "seen_mask": tf.constant(asked.seen)}
             answers = _asked(self.model.signatures["score_classes"], contents, **given)
-        found = recognised(images, answers, classes, self.metadata["gamma"], top)
+        if rule:
+            answers, rejected = rule(answers)
+        found = recognised(images, answers, classes, gamma, top, rejected)
         if attention is not None:
             names = [f"{row:03d}-{pathlib.Path(image).stem}.png" for row, image in enumerate(images)]
             paths = [pathlib.Path(attention) / name for name in names]
-            self._draw_attention(contents, thumbnails, paths, [one["class"] for one in found])
+            self._draw_attention(contents, thumbnails, paths, [one["class"] or rejection.NONE for one in found])
         return found
 
     def write_table(self, path):
@@ -135,8 +158,11 @@ class Exported:
             raise InputError(f"attention: {error.filename}: {error.strerror}; wanted a folder to write to") from error
 
 
-def recognised(pictures, answers, classes, gamma, top):
-    """The results for each image, as in the JSON; `score` includes gamma for a class that was never trained."""
+def recognised(pictures, answers, classes, gamma, top, rejected=None):
+    """The results for each image, as in the JSON; `score` includes gamma for a class that was never trained.
+
+    Where `rejected` [B] is true, class, score and trained are None.
+    """
     calibrated = answers["scores"] + gamma * ~classes.seen
     order = np.argsort(-calibrated, axis=1, kind="stable")[:, :top]
 
@@ -144,10 +170,11 @@ def recognised(pictures, answers, classes, gamma, top):
         trained = bool(classes.seen[place])
         return {"class": classes.names[place], "score": float(calibrated[row, place]), "trained": trained}
 
+    nothing = dict.fromkeys(("class", "score", "trained"))
     return [
         {
             "picture": str(picture),
-            **entry(row, answers["label"][row]),
+            **(nothing if rejected is not None and rejected[row] else entry(row, answers["label"][row])),
             "top": [entry(row, place) for place in order[row]],
         }
         for row, picture in enumerate(pictures)
@@ -159,8 +186,8 @@ def as_text(found):
     width = max(len(one["class"]) for picture in found for one in picture["top"])
     lines = []
     for picture in found:
-        mark = "" if picture["trained"] else f" ({_MARK})"
-        lines.append(f"{picture['picture']}: {picture['class']}{mark}")
+        mark = f" ({_MARK})" if picture["trained"] is False else ""
+        lines.append(f"{picture['picture']}: {picture['class'] or rejection.NONE}{mark}")
         for place, one in enumerate(picture["top"], 1):
             mark = "" if one["trained"] else f"  {_MARK}"
             lines.append(f"  {place:3d}  {one['class']:{width}s}  {one['score']:8.3f}{mark}")

@@ -73,6 +73,10 @@ class Live(_Recogniser):
     def validation(self):
         return validation(self.finished.choice)
 
+    @property
+    def confidence(self):
+        return self.finished.choice.confidence
+
     @functools.cached_property
     def front(self):
         """A FrontEnd, or the InputError that says why there is none."""
@@ -122,6 +126,10 @@ class Stored(_Recogniser):
         self.method, self.gamma, self.classes = facts["model"], facts["gamma"], exported.classes
         self.attributes, self.kind = facts["attributes"], facts["inputs"]["kind"]
         self.validation = facts.get("validation") or {}
+
+    @property
+    def confidence(self):
+        return self.exported.confidence
 
     @functools.cached_property
     def keras_model(self):
