@@ -18,6 +18,7 @@ every server refuses a wrong one with the same sentence.
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -382,9 +383,8 @@ def _asked(model, rows, front):
     classes = model.class_embeddings.numpy()[::-1]
     asked = inputs | {"class_embeddings": classes, "seen_mask": model.seen_mask.numpy()[::-1] > 0}
     if model.form:
-        asked["shifts"] = np.cos(np.arange(len(classes) * model.pooled_width, dtype=np.float32)).reshape(
-            len(classes), -1
-        )
+        shape = len(classes), model.form[0].matrix.shape[1]
+        asked["shifts"] = np.cos(np.arange(math.prod(shape), dtype=np.float32)).reshape(shape)
     return asked
 
 
