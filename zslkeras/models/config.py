@@ -34,6 +34,11 @@ def setting(default, *, choices=None, least=None, most=None, above=None, below=N
     return dataclasses.field(default=default, metadata={key: one for key, one in bounds.items() if one is not None})
 
 
+def epochs_for(rows, images, least, most):
+    """How many epochs show a model about so many images: of few rows many, within bounds."""
+    return min(max(round(images / rows), least), most)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Base of every model's config. Each field must fit its annotation and what `setting` declares for it."""

@@ -33,7 +33,7 @@ import tensorflow as tf
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
 from zslkeras.models import conditioning
-from zslkeras.models.config import setting
+from zslkeras.models.config import epochs_for, setting
 from zslkeras.models.layers import NORM_FLOOR, VARIANCE_EPSILON, dense, l2_normalize, load_backbone
 from zslkeras.models.optimizers import CoupledAdam
 from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
@@ -43,7 +43,7 @@ from zslkeras.names import AUTO, SAMPLERS
 # about as many images of training whatever the data.
 _PRETRAINED = {"backbone_rate": 0.1, "freeze_batch_norm": True}
 _FROM_NOTHING = {"backbone_rate": 1.0, "freeze_batch_norm": False}
-_IMAGES, _LEAST, _MOST = 6_000, 3, 10  # images of training, and epochs
+_SCHEDULE = 6_000, 3, 10  # of a pretrained backbone: images, and bounds of epochs; see config.epochs_for
 _EPOCHS = 20  # from nothing
 _QUEUE = 1024  # keys, where there are images enough
 _MEASURED = 64  # images that the first moving statistics are computed from
@@ -99,7 +99,7 @@ class DCENConfig(BackboneConfig):
         rows, pretrained = len(benchmark.train), found.get("weights", self.weights)
         epochs = self.epochs
         if epochs == AUTO:
-            epochs = min(max(round(_IMAGES / rows), _LEAST), _MOST) if pretrained else _EPOCHS
+            epochs = epochs_for(rows, *_SCHEDULE) if pretrained else _EPOCHS
         wanted = {
             **(_PRETRAINED if pretrained else _FROM_NOTHING),
             "epochs": epochs,

@@ -30,7 +30,7 @@ from zslkeras.images import augment, backbones
 from zslkeras.models import conditioning
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
-from zslkeras.models.config import setting
+from zslkeras.models.config import epochs_for, setting
 from zslkeras.models.layers import (
     SCALINGS,
     VARIANCE_EPSILON,
@@ -43,8 +43,9 @@ from zslkeras.models.layers import (
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import AdamWithSlowPart, adam
 from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
-from zslkeras.names import SAMPLERS
+from zslkeras.names import AUTO, SAMPLERS
 
+_SCHEDULE = 6_000, 2, 20  # images, and bounds of epochs; see config.epochs_for
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
@@ -85,9 +86,14 @@ class DRMNConfig(BesideConfig):
     weight_decay: float = setting(1.0, least=0)  # decoupled
     averaging: float = setting(0.85, least=0, most=1)  # of weights over epochs, see base.averaged
     batch_size: int = setting(32, least=1)  # what SIT's B * A tokens allow
-    epochs: int = setting(2, least=1)
+    epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
     patience: int | None = setting(10, least=1)
+
+    def known(self, benchmark):
+        """As in the base; few rows need many epochs."""
+        found = {} if self.epochs != AUTO else {"epochs": epochs_for(len(benchmark.train), *_SCHEDULE)}
+        return super().known(benchmark) | found
 
 
 def spatial_attention(regions, lookups):

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
-from zslkeras.models.config import setting
+from zslkeras.models.config import epochs_for, setting
 from zslkeras.models.layers import (
     NORM_FLOOR,
     SCALINGS,
@@ -39,8 +39,9 @@ from zslkeras.models.layers import (
     scaled_maps,
 )
 from zslkeras.models.optimizers import adam
-from zslkeras.names import SAMPLERS
+from zslkeras.names import AUTO, SAMPLERS
 
+_SCHEDULE = 36_000, 4, 60  # images, and bounds of epochs; see config.epochs_for
 _NUMBERS_AT_ONCE = 2**24  # of each tensor over images and classes while classes are scored
 
 # float32 in every precision: the products are small, and latents differ little between classes.
@@ -73,9 +74,13 @@ class JLAFConfig(BesideConfig):
     learning_rate: float = setting(3e-3, above=0)
     weight_decay: float = setting(0.0, least=0)  # decoupled
     batch_size: int = setting(64, least=1)
-    epochs: int = setting(12, least=1)
+    epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
     patience: int | None = setting(10, least=1)
+
+    def known(self, benchmark):
+        """As in the base: few rows need many epochs."""
+        return {} if self.epochs != AUTO else {"epochs": epochs_for(len(benchmark.train), *_SCHEDULE)}
 
 
 def class_loss(scores, labels, tau=1.0):

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
-from zslkeras.models.config import setting
+from zslkeras.models.config import epochs_for, setting
 from zslkeras.models.layers import NORM_FLOOR, SCALINGS, FeatureScaling, inverse_norm, l2_normalize, scaled_maps
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import CoupledRMSprop, adam
@@ -42,6 +42,7 @@ _WEIGHTS = {
     "baseline": ("w1",),
 }
 _FROM_VISUAL = ("w3", "w_att")  # stored [F, W]; the others are [W, F]
+_SCHEDULE = 36_000, 4, 60  # images, and bounds of epochs; see config.epochs_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class MSDNConfig(BesideConfig):
     # Not in the paper; of the released code.
     normalize: bool = True  # each region to unit length over its channels
     normalize_vectors: bool = False  # attribute vectors to unit length at each step, as for AWA2
-    epochs: int = setting(8, least=1)
+    epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
     # Neither in the paper nor in the code.
     vector_dim: int = setting(300, least=1)  # of attribute vectors where the benchmark has none: they start at random
@@ -76,6 +77,10 @@ class MSDNConfig(BesideConfig):
     # Of class embeddings, fitted on the seen classes.
     embedding_scaling: str = setting("centred_l2", choices=SCALINGS, auto=True)
     patience: int | None = setting(10, least=1)
+
+    def known(self, benchmark):
+        """As in the base: few rows need many epochs."""
+        return {} if self.epochs != AUTO else {"epochs": epochs_for(len(benchmark.train), *_SCHEDULE)}
 
 
 def project(regions, lookups):

@@ -58,7 +58,8 @@ class BackboneConfig(BesideConfig):
             "preprocessing": record.get("preprocessing", "own"),
             "image_size": min(record.get("size", _SIZE), _SIZE) if weights else _size_of(benchmark.inputs),
         }
-        return {name: value for name, value in found.items() if getattr(self, name) == AUTO}
+        found = {name: value for name, value in found.items() if getattr(self, name) == AUTO}
+        return super().known(benchmark) | found
 
     def told(self, benchmark):
         config = dataclasses.replace(self, **self.known(benchmark))
