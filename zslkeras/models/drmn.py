@@ -45,7 +45,7 @@ from zslkeras.models.optimizers import AdamWithSlowPart, adam
 from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import AUTO, SAMPLERS
 
-_SCHEDULE = 6_000, 2, 20  # images, and bounds of epochs; see config.epochs_for
+_SCHEDULE = 12_000, 2, 20  # images, and bounds of epochs; see config.epochs_for
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
