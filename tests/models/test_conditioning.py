@@ -93,6 +93,10 @@ def test_the_probe_pools_maps_as_it_is_best(monkeypatch):
     varied = dataclasses.replace(tune, inputs=(1 + 0.1 * signs * means).astype(np.float32))
     monkeypatch.setattr(conditioning, "PROBED", [Setting("standard", 1.0, "l2", 0.0, 1e-2)])
     assert conditioning.probe(varied).pooling == MEAN_STD
+    with monkeypatch.context() as patch:
+        patch.setattr(conditioning, "_WIDEST", 1)
+        patch.setattr(conditioning, "_kept", lambda *_: None)
+        assert conditioning.probe(varied).pooling == MEAN
     areas = {MEAN: 0.5, MEAN_STD: 0.5}
     monkeypatch.setattr(conditioning, "_best", lambda settings, *_: (settings[0], areas[settings[0].pooling]))
     monkeypatch.setattr(conditioning, "_kept", lambda *_: None)

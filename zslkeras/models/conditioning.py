@@ -23,6 +23,7 @@ from zslkeras.names import AUTO, SCALINGS
 _ROWS = 2048  # rows brought into the space at a time
 _PREFIX = "closed_form_"  # of a Setting's parts in a config
 MEASURED = 256  # rows whose scores tell their spread
+_WIDEST = 3000  # features with deviations that `probe` tries: a whitening of more takes minutes
 MEAN, MEAN_STD = POOLINGS = ("mean", "mean_std")  # of maps over places: their mean, or their standard deviation too
 
 
@@ -218,7 +219,7 @@ def probe(benchmark):
         with contextlib.suppress(InputError, TypeError):  # damaged: it is found again
             return Setting(**atomic.read_json(path))
     best, area = _best(PROBED, benchmark, take)
-    if benchmark.kind != "features":
+    if benchmark.kind != "features" and pooled_width(benchmark.input_shape, MEAN_STD) <= _WIDEST:
         near = [one for one in PROBED if best.scaling == one.scaling or best.whitening == one.whitening]
         wide = [dataclasses.replace(one, pooling=MEAN_STD) for one in near]
         other, other_area = _best(wide, benchmark, pooled_rows(benchmark, rows, MEAN_STD))
