@@ -45,7 +45,7 @@ from zslkeras.models.optimizers import AdamWithSlowPart, adam
 from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import AUTO, SAMPLERS
 
-_SCHEDULE = 12_000, 2, 20  # images, and bounds of epochs; see config.epochs_for
+_TOKENS, _LEAST, _MOST = 1_200_000, 2, 20  # of images and attributes in training, and bounds of epochs
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
@@ -91,9 +91,10 @@ class DRMNConfig(BesideConfig):
     patience: int | None = setting(10, least=1)
 
     def known(self, benchmark):
-        """As in the base; few rows need many epochs."""
-        found = {} if self.epochs != AUTO else {"epochs": epochs_for(len(benchmark.train), *_SCHEDULE)}
-        return super().known(benchmark) | found
+        """As in the base; few rows need many epochs, and an image takes as long as it has attributes."""
+        images = _TOKENS / benchmark.class_embeddings.shape[1]
+        epochs = epochs_for(len(benchmark.train), images, _LEAST, _MOST)
+        return super().known(benchmark) | ({"epochs": epochs} if self.epochs == AUTO else {})
 
 
 def spatial_attention(regions, lookups):
