@@ -25,6 +25,7 @@ BESIDE = {
     "closed_form_embedding_scaling": "l2",
     "closed_form_kernel": 0.0,
     "closed_form_ridge": 0.1,
+    "closed_form_pooling": "mean",
 }
 
 

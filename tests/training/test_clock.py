@@ -1,5 +1,7 @@
 """How long a stage will take, and where a limit ends it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +9,7 @@ import tensorflow as tf
 from tests.support.tiny import tiny
 from tests.training.test_loop import TINY, judge, made
 from zslkeras.models import MODELS
+from zslkeras.models.conditioning import Setting
 from zslkeras.training import clock
 from zslkeras.training.clock import Clock
 from zslkeras.training.loop import Run, Verdict
@@ -110,6 +113,6 @@ def test_a_closed_form_is_kept_where_no_epoch_fits():
 
 
 def _small_jlaf():
-    known = {"scaling": "l2", "whitening": 1.0, "embedding_scaling": "l2", "kernel": 0.0, "ridge": 0.1}
+    known = dataclasses.asdict(Setting("l2", 1.0, "l2", 0.0, 0.1))
     settings = {f"closed_form_{name}": value for name, value in known.items()}
     return MODELS["jlaf"].Config(**settings, region_scaling="none", embedding_scaling="none", batch_size=16)
