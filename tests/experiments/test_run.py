@@ -24,6 +24,7 @@ from zslkeras.training import loop
 KEYS = {
     *("model", "dataset", "features", "seeds", "selected_on_validation", "selected", "best_on_test", "yardsticks"),
     *(
+        "calibration",
         "start",
         "without_yardsticks",
         "chance",

@@ -5,7 +5,6 @@
 
 import dataclasses
 import functools
-import types
 
 import keras
 import numpy as np
@@ -516,9 +515,7 @@ def test_the_rate_is_halved_every_ten_epochs():
     model = fresh(interaction=False, weight_decay=0.02)
     model.compile()
     assert isinstance(model.optimizer, keras.optimizers.Adam) and model.optimizer.weight_decay == 0.02
-    run = types.SimpleNamespace(callbacks=[], epochs=lambda model: None)
-    model.learn(run)
-    (halving,) = run.callbacks
+    (halving,) = model.schedules()
     halving.set_model(model)
     rates = []
     for epoch in range(25):
