@@ -19,8 +19,9 @@ from zslkeras.evaluation import calibration, confidence, metrics
 from zslkeras.evaluation.confidence import Confidence
 from zslkeras.models import MODELS, conditioning
 from zslkeras.names import YARDSTICKS
+from zslkeras.precision import computing_in
 from zslkeras.training import batches, loop, strategies
-from zslkeras.training.machine import Machine, computing_in
+from zslkeras.training.machine import Machine
 
 _KEPT = "scores"  # of the rows that `confidence.kept` names, among the arrays of a verdict
 GAMMA_FOLDS = 3  # on which the closed form says how much gamma depends on the validation classes

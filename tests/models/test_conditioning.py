@@ -160,7 +160,11 @@ def test_what_the_probe_found_is_kept_by_all_that_it_depends_on(monkeypatch, tmp
     assert conditioning.probe(dataclasses.replace(tune)) == found and len(fits) == 1
     (kept,) = tmp_path.rglob("*.json")
     kept.write_text("{")
+    draft = kept.with_name(f".{kept.name}.of-another-process")
+    draft.touch()
     assert conditioning.probe(tune) == found and len(fits) == 2
+    assert draft.exists() and conditioning.probe(tune) == found and len(fits) == 2
+    draft.unlink()
     changed = tune.class_embeddings.copy()
     changed[tune.seen_classes[0]] += 1
     conditioning.probe(dataclasses.replace(tune, class_embeddings=changed))

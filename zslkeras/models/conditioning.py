@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import json
 
 import keras
 import numpy as np
@@ -225,7 +226,8 @@ def probe(benchmark):
         other, other_area = _best(wide, benchmark, pooled_rows(benchmark, rows, MEAN_STD))
         best = other if other_area > area else best
     if path is not None:
-        atomic.write_json(path, dataclasses.asdict(best))
+        with atomic.replacing(path) as draft:  # several processes may write it at once
+            draft.write_text(json.dumps(dataclasses.asdict(best)))
     return best
 
 

@@ -39,7 +39,7 @@ from zslkeras.errors import Failed, InputError
 from zslkeras.images import decode
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.layers import in_parts
-from zslkeras.training.machine import computing_in
+from zslkeras.precision import computing_in
 from zslkeras.version import __version__
 
 VALIDATION = "validation.npz"  # in the folder; exports of earlier versions have none

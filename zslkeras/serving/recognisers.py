@@ -10,8 +10,8 @@ from zslkeras import protocol
 from zslkeras.errors import InputError
 from zslkeras.images import decode
 from zslkeras.models import MODELS
+from zslkeras.precision import computing_in
 from zslkeras.serving import asked, bundle, candidates, export
-from zslkeras.training.machine import computing_in
 
 
 class _Recogniser:
@@ -33,6 +33,10 @@ class _Recogniser:
             wanted = "attributes alone, or a model with a closed form in its scores"
             raise InputError(f"got images, which {self.method} cannot learn from here; wanted {wanted}")
         return self._answer(kind, "closed_form", part, {"class_embeddings": tf.constant(embeddings, tf.float32)})
+
+    @functools.cached_property
+    def _endpoints(self):
+        return export.endpoints(self.keras_model, self.gamma)
 
     def _answer(self, kind, endpoint, part, given):
         asked = functools.partial(self._of_rows if kind == "rows" else self._of_pictures, endpoint, given=given)
@@ -88,10 +92,6 @@ class Live(_Recogniser):
     @property
     def has_closed_form(self):
         return self.keras_model.form is not None
-
-    @functools.cached_property
-    def _endpoints(self):
-        return export.endpoints(self.keras_model, self.gamma)
 
     @functools.cached_property
     def _endpoints_of_pictures(self):
@@ -153,10 +153,6 @@ class Stored(_Recogniser):
     @property
     def has_closed_form(self):
         return "closed_form" in self.exported.metadata["endpoints"]
-
-    @functools.cached_property
-    def _endpoints(self):
-        return export.endpoints(self.keras_model, self.gamma)
 
     def _of_rows(self, endpoint, inputs, given):
         if self.kind == "bytes":  # its signatures take images

@@ -3,7 +3,6 @@
 import dataclasses
 
 from zslkeras import names
-from zslkeras.precision import computing_in as computing_in  # both say how a machine computes
 
 
 @dataclasses.dataclass(frozen=True)
