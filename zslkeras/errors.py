@@ -1,9 +1,11 @@
 """What goes wrong, as one sentence: wrong input, and work that failed."""
 
 import difflib
+import re
 
 _LISTED = 5  # names in a sentence, where none is near
 _LONGEST = 200  # letters of another library's message
+_PLACE = re.compile(r"\{\{\w+ [^}]*\}\} ?| \[Op:\w+\].*")  # of TensorFlow, in its graph
 
 
 class InputError(ValueError):
@@ -31,5 +33,5 @@ def did_you_mean(name, names, every=False):
 
 def brief(error):
     """The first line of what another library says, cut to a length that fits a sentence."""
-    line = str(error).strip().partition("\n")[0]
+    line = _PLACE.sub("", str(error).strip().partition("\n")[0])
     return (f"{line[:_LONGEST]}..." if len(line) > _LONGEST else line) or type(error).__name__

@@ -241,11 +241,33 @@ def test_a_truncated_picture_is_named(tmp_path, kind):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     whole.write_bytes(encoded(drawn(200, 200), kind))
     cut.write_bytes(whole.read_bytes()[:-3000])
-    with pytest.raises(InputError, match="cut: does not decode .*; wanted a complete image"):
+    with pytest.raises(InputError, match="cut: does not decode .*; wanted a complete image") as error:
         decode.load([whole, cut], SIZE)
+    assert "function_node" not in str(error.value)
     first, second, third = decode.stream([whole, cut, whole], SIZE)
     np.testing.assert_array_equal(first, third)
     assert isinstance(second, InputError)
+
+
+def with_scans(count):
+    """A progressive JPEG whose last scan is there again and again; it is valid, and each scan takes time."""
+    content = encoded(drawn(40, 40), "JPEG", progressive=True)
+    last = content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * (count - content.count(b"\xff\xda")) + content[-2:]
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    few, many = tmp_path / "few.jpg", tmp_path / "many.jpg"
+    few.write_bytes(with_scans(decode.MAX_SCANS))
+    many.write_bytes(with_scans(1000))
+    assert decode.load([few], SIZE).any()
+    with pytest.raises(InputError, match="many.jpg: a JPEG of 1,000 scans of 1,600 pixels; wanted at most 100 scans"):
+        decode.load([many], SIZE)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="wanted a JPEG of at most.*100.*scans, got.*1000"):
+        decoded(many.read_bytes())
+    monkeypatch.setattr(decode, "MAX_WORK", 1600 * 20)
+    with pytest.raises(InputError, match="wanted at most 20 scans"):
+        decode.load([few], SIZE)
 
 
 def test_the_graph_takes_jpeg_and_png_alone():

@@ -20,8 +20,11 @@ from PIL import Image, ImageOps
 from zslkeras.errors import InputError, brief
 
 MAX_PIXELS = 50_000_000  # per image; checked before decoding
+MAX_SCANS = 100  # of a progressive JPEG, each of which is decoded whole; encoders write about ten
+MAX_WORK = 20 * MAX_PIXELS  # pixels times scans: seconds
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_SCAN = b"\xff\xda"  # starts a scan of a JPEG; in what is between, a zero follows each \xff
 _EXIF_IN_JPEG, _EXIF_IN_PNG = b"Exif\0\0", b"eXIf"
 _HEAD = 2**16  # bytes that hold the EXIF data, as cameras write them first
 _ORIENTATION = 0x0112  # the tag
@@ -48,9 +51,8 @@ def read(path):
     check_header(path)
     try:
         with open(path, "rb") as file:
-            contents = file.read()
-        return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
-    except Exception as error:  # as in `check_header`
+            return plain(file.read(), path)
+    except OSError as error:
         raise _damaged(path, error) from error
 
 
@@ -64,11 +66,15 @@ def plain(contents, where):
     try:
         with _open(io.BytesIO(contents)) as image:
             pixels = image.width * image.height
-        if pixels <= MAX_PIXELS:
+        scans = contents.count(_SCAN) if contents.startswith(_JPEG) else 1
+        if pixels <= MAX_PIXELS and scans <= MAX_SCANS and pixels * scans <= MAX_WORK:
             return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
     except Exception as error:  # as in `check_header`
         raise _damaged(where, error) from error
-    raise InputError(f"{where}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
+    if pixels > MAX_PIXELS:
+        raise InputError(f"{where}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
+    most = min(MAX_SCANS, MAX_WORK // pixels)
+    raise InputError(f"{where}: a JPEG of {scans:,} scans of {pixels:,} pixels; wanted at most {most} scans")
 
 
 def png(picture):
@@ -152,7 +158,7 @@ def pictures(contents, size, crop=True):
 
 
 def _check(contents, is_jpeg):
-    """Asserts that the header promises a JPEG or a PNG of bounded size."""
+    """Asserts that the header promises a JPEG or a PNG of bounded size, and a JPEG has few scans."""
     is_png = tf.strings.substr(contents, 0, len(_PNG)) == _PNG
     known = tf.debugging.Assert(is_jpeg | is_png, ["wanted the bytes of a JPEG or a PNG"])
     with tf.control_dependencies([known]):
@@ -162,8 +168,18 @@ def _check(contents, is_jpeg):
             # A PNG has its width in bytes 16 to 19 and its height in 20 to 23.
             lambda: _numbers(tf.io.decode_raw(tf.strings.substr(contents, 0, 24), tf.uint8), [16, 20], 4, False),
         )
+        scans = tf.cond(is_jpeg, lambda: _count(contents, _SCAN), lambda: tf.constant(1, tf.int64))
     pixels = tf.reduce_prod(sides)
-    return tf.debugging.Assert(pixels <= MAX_PIXELS, [f"wanted at most {MAX_PIXELS} pixels, got", pixels])
+    few = tf.debugging.Assert(pixels <= MAX_PIXELS, [f"wanted at most {MAX_PIXELS} pixels, got", pixels])
+    with tf.control_dependencies([few]):
+        most = tf.minimum(tf.constant(MAX_SCANS, tf.int64), MAX_WORK // tf.maximum(pixels, 1))
+        return tf.debugging.Assert(scans <= most, ["wanted a JPEG of at most", most, "scans, got", scans])
+
+
+def _count(contents, marker):
+    """How often two bytes stand in a string."""
+    raw = tf.io.decode_raw(contents, tf.uint8)
+    return tf.math.count_nonzero((raw[:-1] == marker[0]) & (raw[1:] == marker[1]))
 
 
 def _orientation(contents, is_jpeg):
