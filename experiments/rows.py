@@ -90,7 +90,8 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
     out, trained = out or runs.next_folder(stem, resume), {}
     # What time allowed is no part of the settings, but the numbers depend on it.
     limits = {"select": select} | ({"minutes": first.minutes} if first.minutes else {})
-    identity = runs.identity(first.model, first.machine, benchmark, configs, **limits)
+    final = protocol.published_digest(first.data, benchmark.kind)
+    identity = runs.identity(first.model, first.machine, benchmark, configs, final, **limits)
     with (
         strategies.watched(first.machine.strategy),
         runs.opened(out, identity, resume) if chief else contextlib.nullcontext(),
@@ -128,7 +129,8 @@ def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, e
     stem = pathlib.Path("runs") / f"{AUTO}-{benchmark.name.lower()}"
     out = pathlib.Path(out) if out else runs.next_folder(stem, resume)
     print(report.heading(AUTO, benchmark))
-    identity = runs.identity(AUTO, machine, benchmark, {}, minutes=minutes, weights=weights)
+    final = protocol.published_digest(source, benchmark.kind)
+    identity = runs.identity(AUTO, machine, benchmark, {}, final, minutes=minutes, weights=weights)
     with runs.opened(out, identity, resume):
         found = automatic.compare(source, machine, minutes, 0, out, print, weights)
         print("", found.table, "", found.verdict, sep="\n")

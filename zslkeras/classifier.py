@@ -419,9 +419,8 @@ def _trained(experiment, seeds, say):
     for line in _heading(experiment.model, tune):
         say(line)
     limits = {"minutes": experiment.minutes} if experiment.minutes else {}
-    identity = runs.identity(
-        experiment.model, experiment.machine, tune, {None: experiment.config}, select="val", **limits
-    )
+    configs, final = {None: experiment.config}, protocol.published_digest(experiment.data, tune.kind)
+    identity = runs.identity(experiment.model, experiment.machine, tune, configs, final, select="val", **limits)
 
     def expect(tune, final):
         say(tables.expected(len(seeds), tune, final))
@@ -436,7 +435,8 @@ def _compared(source, machine, minutes, seeds, out, weights, say):
     minutes, tune = minutes or automatic.MINUTES, automatic.any_stage(source)
     for line in _heading(AUTO, tune):
         say(line)
-    identity = runs.identity(AUTO, machine, tune, {}, minutes=minutes, weights=weights)
+    final = protocol.published_digest(source, tune.kind)
+    identity = runs.identity(AUTO, machine, tune, {}, final, minutes=minutes, weights=weights)
     first, *others = seeds
     with runs.opened(out, identity, resume=None) if out else contextlib.nullcontext():
         found = automatic.compare(source, machine, minutes, first, out, say, weights)

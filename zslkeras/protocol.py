@@ -173,6 +173,16 @@ def published(experiment):
     return experiment.load("final")
 
 
+def published_digest(data, kind):
+    """Names the content of stage "final", for code that has to know it again and must not hold it.
+
+    Args:
+        data: a Data.
+        kind: of its inputs.
+    """
+    return data.load("final", kind).digest
+
+
 def published_pictures(data):
     """The images of stage "final", or their paths; for the same code as `published`."""
     return data.load("final", "images")

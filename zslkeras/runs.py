@@ -25,7 +25,7 @@ FORMAT = 1  # of the folder; a new layout gets a new number, which older code re
 _NEEDED = ("config", "data", "dataset_digest", "features", "model", "seeds", "selected_on_validation")
 
 
-def identity(model, machine, benchmark, configs, **more):
+def identity(model, machine, benchmark, configs, published=None, **more):
     """What must stay the same when a folder with checkpoints is resumed.
 
     The place of the data may change: its digest shows whether it is the same data.
@@ -35,12 +35,14 @@ def identity(model, machine, benchmark, configs, **more):
         machine: what it is trained on.
         benchmark: the stage that is trained first.
         configs: {name of a row, or None: config}.
+        published: the digest of stage "final", where the folder keeps something of it too.
         **more: whatever else the numbers depend on.
     """
     identity = {"format": FORMAT, "model": model, **dataclasses.asdict(machine), **more}
     # The actual number: `None` stands for all the GPUs of a machine, and it may have more or fewer next time.
     identity["replicas"] = strategies.get_strategy(machine.strategy, machine.replicas).num_replicas_in_sync
     identity |= {"data": benchmark.digest, "version": __version__}
+    identity |= {"published data": published} if published else {}
     for name, one in configs.items():
         prefix = f"{name}: " if len(configs) > 1 else ""
         identity |= {f"{prefix}{key}": value for key, value in dataclasses.asdict(one).items()}

@@ -407,6 +407,17 @@ def test_resume_may_add_seeds(run, tmp_path):
     assert both["selected"]["H"]["values"][0] == first["selected"]["H"]["values"][0]
 
 
+def test_resume_refuses_other_test_rows(run, tmp_path, tiny_root):
+    """Seeds on old and on new test rows would be averaged; a shorter list of them would not even fit."""
+    shutil.copytree(tiny_root, tmp_path / "copy")
+    path = tmp_path / "copy/FLO/att_splits.mat"
+    splits = {key: value for key, value in scipy.io.loadmat(path).items() if not key.startswith("__")}
+    assert run(*RUN, "--data_root", "copy").code == 0
+    scipy.io.savemat(path, splits | {"test_unseen_loc": splits["test_unseen_loc"][:-3]})
+    ran = run(*RUN, "--data_root", "copy", "--seeds", 2, "--resume")
+    assert_refused(ran, "--resume: runs/example-flo was started with published data=", "got published data=")
+
+
 def test_resume_refuses_another_run(run, tmp_path):
     write_tiny(tmp_path / "other/FLO", seed=1)
     assert run(*RUN).code == 0
