@@ -467,6 +467,19 @@ def test_the_best_of_several_seeds_on_validation_is_kept(monkeypatch):
     assert model._inside.finished.choice is choices[int(np.argmax(areas))]
 
 
+def test_given_weights_are_those_of_a_model_s_own_backbone_too(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def ask(experiment, *_):
+        raise Asked(experiment.config.weights)
+
+    monkeypatch.setattr(classifier, "_trained", ask)
+    for settings, wanted in ((None, "mine.h5"), ({"weights": "others.h5"}, "others.h5")):
+        with pytest.raises(Asked, match=wanted):
+            fit("shapes", "dcen", weights="mine.h5", settings=settings)
+
+
 def test_a_changed_copy_of_a_benchmark_is_taken_as_it_is(few_shapes):
     data = zslkeras.load_benchmark("shapes", few_shapes)
     assert data.origin is not None and repr(data).startswith("<Benchmark shapes, stage tune: features (252,), 30 seen")

@@ -58,7 +58,7 @@ def fit(
         out: a folder for checkpoints: the same call goes on there after a kill. None keeps none.
         machine: a training.machine.Machine: devices and precision.
         backbone: of keras.applications; makes features of a folder of images that has none.
-        weights: of the backbone of the features: "imagenet", the default, or a file.
+        weights: of the backbone of the features, or of the model's own: "imagenet", the default, or a file.
         say: called with each line for the user.
         **options: of `load_benchmark` where `data` is a path, such as `features`, `classes` and `unseen`.
 
@@ -74,6 +74,8 @@ def fit(
     settings = dict(settings or {})
     if model == AUTO and settings:
         raise InputError(f"settings: got {', '.join(settings)} for model auto; wanted the name of a model beside them")
+    if weights and model != AUTO and hasattr(MODELS[model].Config, "weights"):
+        settings.setdefault("weights", str(weights))
     chosen = None if model == AUTO else config.build(MODELS[model], model, settings)
     kinds = {MODELS[model].eats} if chosen else {"features", "maps"}
     source = _with_features(source, kinds, backbone, weights, say)
