@@ -43,6 +43,15 @@ def test_json_that_is_none_is_one_sentence(tmp_path, content, words):
     assert atomic.read_json(tmp_path / "none.json") == {}
 
 
+def test_two_names_are_swapped_in_one_step(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    assert atomic.exchange(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "a/b").exists() and (tmp_path / "b/a").exists()
+    assert not atomic.exchange(tmp_path / "a", tmp_path / "none")
+
+
 def hold(folder, ready, done):
     with atomic.locked(folder):
         ready.set()
@@ -55,7 +64,7 @@ def test_a_folder_is_of_one_process_at_a_time(tmp_path):
     holder = context.Process(target=hold, args=(tmp_path, ready, done))
     holder.start()
     assert ready.wait(30)
-    with pytest.raises(InputError, match="another process works there; wanted one at a time"), atomic.locked(tmp_path):
+    with pytest.raises(InputError, match=f"process {holder.pid} works there; wanted one"), atomic.locked(tmp_path):
         pass
     holder.kill()  # its lock goes with it
     holder.join()

@@ -88,3 +88,16 @@ def test_checkpoints_and_finished_runs_of_another_format_are_refused(tiny_root, 
     monkeypatch.setattr(runs, "FORMAT", 2)
     with pytest.raises(InputError, match=r"run.json: has format 1; wanted 2"):
         runs.reopened(tmp_path / "out")
+
+
+def test_a_folder_is_of_one_run_at_a_time(tmp_path):
+    identity = {"format": runs.FORMAT, "model": "aspn"}
+    with runs.opened(tmp_path / "out", identity, resume=None):
+        with (
+            pytest.raises(InputError, match=r"out: process \d+ works there; wanted one at a time"),
+            runs.opened(tmp_path / "out", identity, resume=True),
+        ):
+            pass
+        assert (tmp_path / "out/run.json").is_file()  # the refused one has taken nothing back
+    with runs.opened(tmp_path / "out", identity, resume=True):
+        pass

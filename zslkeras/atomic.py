@@ -1,10 +1,12 @@
 """Writes files whole or not at all: under another name first, then renamed. JSON is read and written here."""
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import math
 import os
+import pathlib
 import uuid
 
 from zslkeras.errors import InputError, brief
@@ -39,10 +41,28 @@ def locked(folder, wait=False):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise InputError(f"{folder}: another process works there; wanted one at a time") from None
+            raise InputError(f"{folder}: {_holder(handle)} works there; wanted one at a time") from None
         yield
     finally:
         os.close(handle)
+
+
+def _holder(handle):
+    """The process that has a lock, where the system says."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        number = os.fstat(handle).st_ino
+        for line in pathlib.Path("/proc/locks").read_text().splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE process device:inode ...
+            if words[1] == "FLOCK" and int(words[5].rpartition(":")[2]) == number and int(words[4]) > 0:
+                return f"process {words[4]}"
+    return "another process"
+
+
+def exchange(one, other):
+    """Swaps the names of two files or folders in one step; False where this system cannot."""
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)  # of Linux
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return swap is not None and swap(here, os.fsencode(one), here, os.fsencode(other), both) == 0
 
 
 def write_text(path, text):

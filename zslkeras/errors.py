@@ -4,7 +4,7 @@ import difflib
 import re
 
 _LISTED = 5  # names in a sentence, where none is near
-_LONGEST = 200  # letters of another library's message
+_LONGEST = 200  # letters of another library's message, or of what was given
 _PLACE = re.compile(r"\{\{\w+ [^}]*\}\} ?| \[Op:\w+\].*")  # of TensorFlow, in its graph
 
 
@@ -29,6 +29,12 @@ def did_you_mean(name, names, every=False):
         return f"did you mean {' or '.join(near)}?"
     listed = names if every else names[:_LISTED]
     return f"wanted one of {', '.join(listed)}{', ...' * (len(listed) < len(names))}"
+
+
+def quoted(given):
+    """What was given, as Python writes it, cut to a length that fits a sentence."""
+    text = repr(given)
+    return f"{text[:_LONGEST]}..." if len(text) > _LONGEST else text
 
 
 def brief(error):

@@ -51,7 +51,9 @@ def identity(model, machine, benchmark, configs, published=None, **more):
 
 @contextlib.contextmanager
 def opened(out, identity, resume):
-    """Makes and checks the folder of a run; removes it again if wrong input keeps training from starting.
+    """Makes and checks the folder of a run, and keeps other processes out of it until the end.
+
+    Removes it again if wrong input keeps training from starting.
 
     Args:
         out: the folder.
@@ -72,18 +74,22 @@ def opened(out, identity, resume):
             argument = "out" if resume is None else "resume"
             raise InputError(f"{argument}: {out} was started with {was}, got {now}; wanted the same, or another folder")
     try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(out, error) from None
+    with atomic.locked(out):
         try:
-            out.mkdir(parents=True, exist_ok=True)
             if not before:
-                with atomic.replacing(path) as draft:  # several workers may open the folder at once
-                    draft.write_text(json.dumps(identity, indent=2) + "\n")
-        except OSError as error:
-            raise InputError(f"out: {out}: {error.strerror}; wanted a folder that can be written") from None
-        yield
-    except InputError:
-        if not before and not glob.glob("**/*.npz", root_dir=out, recursive=True):
-            _take_back(path, made)
-        raise
+                try:
+                    with atomic.replacing(path) as draft:
+                        draft.write_text(json.dumps(identity, indent=2) + "\n")
+                except OSError as error:
+                    raise _not_written(out, error) from None
+            yield
+        except InputError:
+            if not before and not glob.glob("**/*.npz", root_dir=out, recursive=True):
+                _take_back(path, made)
+            raise
 
 
 def next_folder(stem, resume):
@@ -260,6 +266,10 @@ def write_result(out, result, finished):
 def _require_format(path, identity):
     if identity.get("format") != FORMAT:
         raise InputError(f"{path}: has format {identity.get('format')}; wanted {FORMAT}, which this version reads")
+
+
+def _not_written(out, error):
+    return InputError(f"out: {out}: {error.strerror}; wanted a folder that can be written")
 
 
 def _take_back(path, made):

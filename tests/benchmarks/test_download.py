@@ -299,7 +299,7 @@ def test_two_processes_do_not_write_the_same_file(offer, tmp_path):
     offer(good())
     (tmp_path / "downloads").mkdir()
     with atomic.locked(tmp_path / "downloads"):
-        refused(tmp_path, str(tmp_path / "downloads"), "another process")
+        refused(tmp_path, str(tmp_path / "downloads"), "works there")
     fetched(tmp_path)
 
 

@@ -341,7 +341,7 @@ def test_one_process_at_a_time(run, pictures):
     def meanwhile(*args):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(decode, "stream", original)
-            assert "another process works there" in refusal(run)
+            assert "works there; wanted one at a time" in refusal(run)
         return original(*args)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import pathlib
 import shutil
 import subprocess
 
@@ -15,7 +16,7 @@ from experiments import run as run_command
 from tests.models import test_conditioning, test_contract
 from tests.support.commands import ROOT, call
 from tests.support.tiny import tiny
-from zslkeras import benchmarks, names, protocol, runs
+from zslkeras import atomic, benchmarks, names, protocol, runs
 from zslkeras.benchmarks import files, filters, shapes
 from zslkeras.cli import export as export_command
 from zslkeras.errors import InputError
@@ -321,6 +322,39 @@ def test_what_does_not_answer_as_the_live_model_leaves_the_old_export_in_place(t
             written(path)
     assert {one.name: one.read_bytes() for one in path.iterdir() if one.is_file()} == before
     assert [one.name for one in tmp_path.iterdir()] == ["saved_model"]
+
+
+def test_at_every_moment_one_export_stands(tmp_path, monkeypatch):
+    path, swap, rename = tmp_path / "saved_model", atomic.exchange, pathlib.Path.rename
+
+    def replace(content):
+        with export.replacing(path) as draft:
+            (draft / "content").write_text(content)
+
+    def found():
+        assert len(list(tmp_path.iterdir())) == 1
+        return (path / "content").read_text()
+
+    def watched(*names):
+        assert (path / "content").read_text() == "old"
+        return swap(*names)
+
+    replace("old")
+    monkeypatch.setattr(atomic, "exchange", watched)
+    replace("new")
+    assert found() == "new"
+
+    def failing(one, other):
+        if other == path and (one / "content").read_text() == "none":
+            raise OSError("full")
+        return rename(one, other)
+
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)  # a system that cannot
+    replace("newer")
+    monkeypatch.setattr(pathlib.Path, "rename", failing)
+    with pytest.raises(OSError, match="full"):
+        replace("none")
+    assert found() == "newer"
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):

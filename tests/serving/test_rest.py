@@ -4,8 +4,10 @@ import asyncio
 import base64
 import concurrent.futures
 import http.client
+import io
 import json
 import re
+import select
 import socket
 import statistics
 import threading
@@ -14,19 +16,21 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from tests.images.test_decode import with_scans
 from tests.support.commands import ROOT, start
 from tests.support.exported import CLASSES
 
 serve = pytest.importorskip("zslkeras.serving.rest", reason="needs the extra [serve]")
 
-SMALL = serve.Limits(body=2**20, rows=16, classes=50, at_once=2, in_flight=12, seconds=20.0)
+SMALL = serve.Limits(body=2**20, rows=16, classes=50, scores=700, work=2_000_000, at_once=2, in_flight=12, seconds=20.0)
 
 
 class Server:
     """A server in a thread of this process, on a free port of this machine."""
 
-    def __init__(self, model, limits):
+    def __init__(self, model, limits, known_as=()):
         said, ready = [], threading.Event()
 
         def say(line):
@@ -34,16 +38,16 @@ class Server:
             ready.set()
 
         arguments = (model, "drawn", "127.0.0.1", 0, limits, say)
-        threading.Thread(target=serve.serve, args=arguments, daemon=True).start()
+        threading.Thread(target=serve.serve, args=arguments, kwargs={"known_as": known_as}, daemon=True).start()
         assert ready.wait(30)
         self.port = int(re.search(r":(\d+)/", said[0])[1])
 
-    def ask(self, request, path="/v1/models/drawn:predict", method="POST"):
+    def ask(self, request, path="/v1/models/drawn:predict", method="POST", host="localhost"):
         """(status, what came back as JSON) of one request; a dict goes as JSON, bytes as they are."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             body = request if isinstance(request, bytes | None) else json.dumps(request).encode()
-            connection.request(method, path, body)
+            connection.request(method, path, body, {"Host": host})
             response = connection.getresponse()
             return response.status, json.loads(response.read())
         finally:
@@ -63,6 +67,13 @@ def server(model):
 @pytest.fixture(scope="module")
 def contents(exported):
     return [path.read_bytes() for path in sorted(exported.pictures.glob("*/0.png"))[:3]]
+
+
+def blank(height, width):
+    """The bytes of a large image, which are few."""
+    content = io.BytesIO()
+    Image.new("1", (width, height)).save(content, "PNG")
+    return content.getvalue()
 
 
 def b64(content):
@@ -115,7 +126,7 @@ def bad_requests(contents, classes):
         "neither": ({"signature_name": "serve"}, 400, "instances"),
         "both": ({"inputs": [], "instances": []}, 400, "instances"),
         "unknown endpoint": ({"signature_name": "train", "instances": [picture]}, 400, "signature_name: got 'train'"),
-        "other inputs": ({"inputs": {"pictures": inputs}}, 400, "got inputs pictures; wanted inputs"),
+        "other inputs": ({"inputs": {"pictures": inputs}}, 400, "got inputs 'pictures'; wanted inputs"),
         "not base64": ({"instances": [{"b64": "%%%"}]}, 400, "wanted bytes"),
         "number for bytes": ({"instances": [3]}, 400, "wanted bytes"),
         "no picture": ({"instances": [b64(b"no picture")]}, 400, "wanted the bytes of a JPEG or a PNG"),
@@ -135,6 +146,16 @@ def bad_requests(contents, classes):
         "NaN": (scored(class_embeddings=[[float("nan")] * 33], seen_mask=[True]), 400, "NaN or infinity"),
         "short mask": (scored(seen_mask=[True]), 400, "seen_mask: got 1 entries"),
         "too large": (b" " * (3 * 2**20), 413, "wanted at most"),
+        "long name": ({"signature_name": "x" * 10**5, "instances": [picture]}, 400, "xxx...; wanted one of"),
+        "long inputs": ({"inputs": {"x" * 10**5: 1}}, 400, "xxx...; wanted inputs"),
+        "many scores": (
+            scored(inputs=inputs * 16, class_embeddings=[[0.5] * 33] * 50, seen_mask=[True] * 50),
+            400,
+            "800",
+        ),
+        "a bomb": ({"instances": [b64(blank(2000, 1000))] * 2}, 400, "4,000,000 pixels to decode; wanted at most"),
+        "scans": ({"instances": [b64(with_scans(90))] * 16}, 400, "2,304,000 pixels to decode"),
+        "infinite": (scored(class_embeddings=[[1e38] * 33] * CLASSES), 400, "numbers that are not finite"),
     }
 
 
@@ -143,6 +164,7 @@ def test_a_bad_request_gets_one_clear_error_and_the_server_lives_on(server, cont
         got, answer = server.ask(request)
         assert got == status, (case, answer)
         assert list(answer) == ["error"] and sentence in answer["error"], case
+        assert len(answer["error"]) < 400, case
         assert "\n" not in answer["error"] and "Traceback" not in answer["error"] and str(ROOT) not in answer["error"]
     for path, method, status in (
         ("/v1/models/other:predict", "POST", 404),
@@ -222,14 +244,85 @@ def test_slow_answers_are_given_up_and_a_crowd_is_sent_away():
     assert (status, answer) == (500, {"error": "the server failed; its log says why"})
 
 
-def test_a_client_that_sends_nothing_holds_no_place():
-    model = Slow(0)
-    server = Server(model, serve.Limits(in_flight=1, seconds=1.0))
-    with socket.create_connection(("127.0.0.1", server.port)) as idle:
-        idle.sendall(b"POST /v1/models/drawn:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
-        idle.settimeout(30)
-        assert b"504" in idle.recv(1000)
-    assert server.ask({"instances": [1.0]})[0] == 200
+BEGUN = b"POST /v1/models/drawn:predict HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def sending(server, content):
+    client = socket.create_connection(("127.0.0.1", server.port))
+    client.settimeout(30)
+    client.sendall(content)
+    return client
+
+
+def ended(client):
+    """Whether the server closes a connection."""
+    try:
+        return client.recv(1000) == b""
+    except ConnectionResetError:
+        return True
+
+
+def asked_in_time(server):
+    """Whether a good request is answered while something else goes on."""
+    begun = time.perf_counter()
+    return server.ask({"instances": [1.0]})[0] == 200 and time.perf_counter() - begun < 2
+
+
+def test_a_body_that_comes_slowly_is_given_up_and_holds_no_place_until_then():
+    server = Server(Slow(0), serve.Limits(in_flight=1, body_seconds=1.0, rate=1000))
+    slow = [sending(server, BEGUN + b"Content-Length: 1000\r\n\r\n{") for _ in range(20)]
+    assert asked_in_time(server)
+    for client in slow:
+        assert b"408" in client.recv(1000)
+        client.close()
+    steady = sending(server, BEGUN + b"Content-Length: 4020\r\n\r\n" + b'{"instances": [1.0]}')
+    for _ in range(10):
+        time.sleep(0.15)
+        steady.sendall(b" " * 400)
+    assert b"200 OK" in steady.recv(1000)
+
+
+def test_large_bodies_do_not_fill_the_memory_and_small_ones_get_through():
+    server = Server(Slow(0), serve.Limits(body=2**20, bodies=2**20))
+    large = [sending(server, BEGUN + b"Content-Length: 600000\r\n\r\n" + b" " * 500_000) for _ in range(3)]
+    assert asked_in_time(server)
+    answered, _, _ = select.select(large, [], [], 5)
+    assert answered and all(b"503" in client.recv(1000) for client in answered)
+
+
+def test_a_head_that_never_ends_has_a_deadline():
+    server = Server(Slow(0), serve.Limits(head_seconds=0.5))
+    client = sending(server, BEGUN)
+    assert ended(client)
+    again = sending(server, BEGUN + b"Content-Length: 20\r\n\r\n" + b'{"instances": [1.0]}')
+    assert b"200 OK" in again.recv(1000)
+    again.sendall(BEGUN)  # of a second request over the same connection
+    assert ended(again)
+
+
+def test_where_connections_are_many_the_oldest_unfinished_one_gives_way():
+    server = Server(Slow(0), serve.Limits(connections=8))
+    clients = [sending(server, BEGUN) for _ in range(30)]
+    assert asked_in_time(server)
+    assert ended(clients[0])
+    clients[-1].sendall(b"Content-Length: 20\r\n\r\n" + b'{"instances": [1.0]}')
+    assert b"200 OK" in clients[-1].recv(1000)
+
+
+def test_names_of_other_machines_are_refused():
+    """A page of another site may have its name answered with our address, and would then read what we say."""
+    server = Server(Slow(0), serve.Limits(), known_as=("Birds.local",))
+    for host, status in (
+        ("localhost:8501", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("birds.local", 200),
+        ("evil.example:8501", 421),
+        ("localhost.evil.example", 421),
+    ):
+        got, answer = server.ask(None, "/v1/models/drawn", "GET", host)
+        assert got == status, (host, answer)
+    assert "Host: got localhost.evil.example; wanted an address or a name of this machine" in answer["error"]
 
 
 def test_a_client_that_hangs_up_is_no_failure_of_the_server():

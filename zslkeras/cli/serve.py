@@ -18,6 +18,9 @@ class Settings:
     )
     port: int = flags.flag(8501, "port to listen on; 0 for a free one", least=0, most=65535)
     host: str = flags.flag("127.0.0.1", "address to listen on; the default is this machine only")
+    known_as: tuple[str, ...] = flags.flag(
+        (), "a name by which clients call this machine, besides localhost and its own; repeat for more", repeat=True
+    )
     name: str | None = flags.flag(None, "name of the model for clients; its method if not given")
 
 
@@ -29,7 +32,8 @@ def main(settings):
     from zslkeras.serving import recognise
 
     exported = recognise.Exported(settings.model)
-    rest.serve(exported.model, settings.name or exported.metadata["model"], settings.host, settings.port)
+    name = settings.name or exported.metadata["model"]
+    rest.serve(exported.model, name, settings.host, settings.port, known_as=settings.known_as)
 
 
 COMMAND = flags.Command(

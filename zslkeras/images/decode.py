@@ -64,9 +64,7 @@ def plain(contents, where):
         where: what they are, for the message.
     """
     try:
-        with _open(io.BytesIO(contents)) as image:
-            pixels = image.width * image.height
-        scans = contents.count(_SCAN) if contents.startswith(_JPEG) else 1
+        pixels, scans = size_of(contents)
         if pixels <= MAX_PIXELS and scans <= MAX_SCANS and pixels * scans <= MAX_WORK:
             return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
     except Exception as error:  # as in `check_header`
@@ -75,6 +73,16 @@ def plain(contents, where):
         raise InputError(f"{where}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
     most = min(MAX_SCANS, MAX_WORK // pixels)
     raise InputError(f"{where}: a JPEG of {scans:,} scans of {pixels:,} pixels; wanted at most {most} scans")
+
+
+def size_of(contents):
+    """(pixels, scans) of the bytes of an image, without decoding it; their product says how long that would take.
+
+    Raises anything where they are of none, as Pillow does.
+    """
+    with _open(io.BytesIO(contents)) as image:
+        pixels = image.width * image.height
+    return pixels, contents.count(_SCAN) if contents.startswith(_JPEG) else 1
 
 
 def png(picture):

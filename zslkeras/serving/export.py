@@ -35,6 +35,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zslkeras import atomic
 from zslkeras.errors import Failed, InputError
 from zslkeras.images import decode
 from zslkeras.models.base import ZeroShotModel
@@ -492,14 +493,23 @@ _CONVERTERS = {"tflite": _to_tflite, "onnx": _to_onnx}
 
 @contextlib.contextmanager
 def replacing(path):
-    """Like `atomic.replacing`, for a folder: the draft replaces `path` at the end, or is removed."""
+    """Like `atomic.replacing`, for a folder: the draft replaces `path` at the end, or is removed.
+
+    Whenever it is killed, `path` is the old folder or the new one, on systems that can exchange two names.
+    """
     draft, old = (path.with_name(f".{path.name}.{uuid.uuid4().hex}") for _ in range(2))
     try:
         draft.mkdir()
         yield draft
-        if path.exists():
+        if not path.exists():
+            draft.rename(path)
+        elif not atomic.exchange(draft, path):
             path.rename(old)
-        draft.rename(path)
+            try:
+                draft.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
         for stale in path.parent.glob(f".{path.name}.*"):  # `old`, and what killed processes left
             shutil.rmtree(stale, ignore_errors=True)
     finally:

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import socket
 import sys
+import time
 
 import fastapi
 import numpy as np
@@ -23,7 +24,9 @@ import uvicorn
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, quoted
+from zslkeras.images import decode
+from zslkeras.serving import connections
 from zslkeras.serving.export import sentence
 
 VERSION = "1"
@@ -33,12 +36,20 @@ _DRAINED = 4  # too large bodies are read up to this many times the limit: clien
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    body: int = 64 * 2**20  # bytes of a request
-    rows: int = 256  # of a request
-    classes: int = 20_000  # of a request
+    # Of a request.
+    body: int = 64 * 2**20  # bytes
+    rows: int = 256
+    classes: int = 20_000
+    scores: int = 2_000_000  # rows times classes
+    work: int = 4 * decode.MAX_PIXELS  # pixels of its images, times their scans
+    head_seconds: float = 10.0  # to send its head
+    body_seconds: float = 5.0  # to send its body, and more by `rate`
+    rate: int = 64 * 2**10  # bytes per second that a body has to come with
+    seconds: float = 30.0  # to wait and to be computed
+    # Of all.
+    bodies: int = 256 * 2**20  # bytes that are being read
     at_once: int = 2  # requests computed at a time
-    in_flight: int = 16  # requests being read, waiting or computed; further ones are refused
-    seconds: float = 30.0  # for a whole request
+    in_flight: int = 16  # requests waiting or computed; further ones are refused
     connections: int = 256
 
 
@@ -53,7 +64,7 @@ class Refused(Exception):
 def app_of(model, name, limits=Limits()):
     """The application that serves a loaded SavedModel under a name."""
     app = fastapi.FastAPI(openapi_url=None)
-    workers = concurrent.futures.ThreadPoolExecutor(limits.at_once)
+    workers, bodies = concurrent.futures.ThreadPoolExecutor(limits.at_once), _Bodies(limits)
     in_flight = 0
 
     @app.get("/v1/models/{asked}")
@@ -68,16 +79,14 @@ def app_of(model, name, limits=Limits()):
     async def predict(request: fastapi.Request, asked: str, version: str = VERSION):
         nonlocal in_flight
         _require_served(asked, version)
+        body = await bodies.read(request)
         if in_flight >= limits.in_flight:
             raise Refused(503, f"{in_flight} requests are being answered; try again in a moment")
         in_flight += 1
         try:
             async with asyncio.timeout(limits.seconds):
-                body = await _body(request, limits.body)
                 loop = asyncio.get_running_loop()
                 answer = await loop.run_in_executor(workers, answered, model, body, limits)
-        except ClientDisconnect:
-            raise Refused(400, "the client has hung up") from None  # nobody reads it
         except TimeoutError:
             raise Refused(504, f"no answer within {limits.seconds:g} seconds") from None
         finally:
@@ -86,7 +95,7 @@ def app_of(model, name, limits=Limits()):
 
     def _require_served(asked, version):
         if (asked, version) != (name, VERSION):
-            raise Refused(404, f"no model {asked} of version {version}; wanted {name}")
+            raise Refused(404, f"no model {quoted(asked)} of version {quoted(version)}; wanted {name}")
 
     @app.exception_handler(Refused)
     async def refused(_, error):
@@ -94,7 +103,7 @@ def app_of(model, name, limits=Limits()):
 
     @app.exception_handler(HTTPException)
     async def unknown(request, error):
-        got = f"{request.method} {request.url.path}: {error.detail}"
+        got = f"{request.method} {quoted(request.url.path)}: {error.detail}"
         return fastapi.responses.JSONResponse({"error": got}, error.status_code)
 
     @app.exception_handler(Exception)
@@ -105,20 +114,43 @@ def app_of(model, name, limits=Limits()):
     return app
 
 
-async def _body(request, most):
-    """The body of a request, if it is not too large."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size <= most:
-            parts.append(part)
-        else:
-            parts.clear()
-        if size > _DRAINED * most:
-            break
-    if size > most:
-        raise Refused(413, f"body: got more than {most} bytes; wanted at most that many")
-    return b"".join(parts)
+class _Bodies:
+    """Reads bodies of requests that are neither large nor slow, and not more at once than fit into the memory."""
+
+    def __init__(self, limits):
+        self._limits, self._sizes = limits, {}
+
+    async def read(self, request):
+        began, loop = time.monotonic(), asyncio.get_running_loop()
+        self._sizes[request] = 0
+        try:
+            async with asyncio.timeout(self._limits.body_seconds) as deadline:
+                parts = []
+                async for part in request.stream():
+                    self._add(request, part, parts)
+                    late = began + self._limits.body_seconds + self._sizes[request] / self._limits.rate
+                    deadline.reschedule(loop.time() + late - time.monotonic())
+                    if self._sizes[request] > _DRAINED * self._limits.body:
+                        break
+            if self._sizes[request] > self._limits.body:
+                raise Refused(413, f"body: got more than {self._limits.body} bytes; wanted at most that many")
+            return b"".join(parts)
+        except ClientDisconnect:
+            raise Refused(400, "the client has hung up") from None  # nobody reads it
+        except TimeoutError:
+            raise Refused(408, f"body: slower than {self._limits.rate} bytes per second; wanted it faster") from None
+        finally:
+            del self._sizes[request]
+
+    def _add(self, request, part, parts):
+        self._sizes[request] += len(part)
+        if self._sizes[request] > self._limits.body:
+            parts.clear()  # it is refused in the end
+            return
+        parts.append(part)
+        # Small requests get through while large ones fill the memory.
+        if sum(self._sizes.values()) > self._limits.bodies < self._sizes[request] * len(self._sizes):
+            raise Refused(503, "many large requests are being read; try again in a moment")
 
 
 def answered(model, body, limits):
@@ -131,7 +163,8 @@ def answered(model, body, limits):
         raise Refused(400, 'body: wanted a JSON object with either "instances" or "inputs"')
     asked = request.get("signature_name") or DEFAULT_SIGNATURE
     if not isinstance(asked, str) or asked not in model.signatures:
-        raise Refused(400, f"signature_name: got {asked!r}; wanted one of {', '.join(sorted(model.signatures))}")
+        wanted = ", ".join(sorted(model.signatures))
+        raise Refused(400, f"signature_name: got {quoted(asked)}; wanted one of {wanted}")
     endpoint = model.signatures[asked]
     specs = endpoint.structured_input_signature[1]
     by_row = "instances" in request
@@ -139,9 +172,13 @@ def answered(model, body, limits):
     if not isinstance(given, dict) or _is_bytes(given):
         given = {next(iter(specs)): given} if len(specs) == 1 else {}
     if set(given) != set(specs):
-        got = ", ".join(sorted(map(str, given))) or "none"
+        got = quoted(", ".join(sorted(map(str, given)))) if given else "none"
         raise Refused(400, f"{asked}: got inputs {got}; wanted {', '.join(sorted(specs))}")
     tensors = {name: _tensor(name, given[name], spec, limits) for name, spec in specs.items()}
+    rows = max((len(tensor) for name, tensor in tensors.items() if name.startswith("inputs")), default=0)
+    scores = rows * len(tensors.get("class_embeddings", ()))
+    if scores > limits.scores:
+        raise Refused(400, f"inputs: {scores:,} scores to compute; wanted at most {limits.scores:,} per request")
     try:
         outputs = {name: value.numpy() for name, value in endpoint(**tensors).items()}
     except (tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError, ValueError, TypeError) as error:
@@ -155,7 +192,10 @@ def answered(model, body, limits):
         answer = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     else:
         answer = values
-    return json.dumps({"predictions" if by_row else "outputs": answer})
+    try:
+        return json.dumps({"predictions" if by_row else "outputs": answer}, allow_nan=False)
+    except ValueError:
+        raise Refused(400, "the answer has numbers that are not finite; wanted inputs of a usual size") from None
 
 
 def _by_name(instances, specs):
@@ -181,7 +221,10 @@ def _tensor(name, value, spec, limits):
     if spec.dtype == tf.string:
         if not isinstance(value, list):
             raise Refused(400, f"{name}: wanted a list")
-        return tf.constant([_bytes(name, one) for one in value], tf.string)
+        contents = [_bytes(name, one) for one in value]
+        if (work := sum(map(_work, contents))) > limits.work:
+            raise Refused(400, f"{name}: {work:,} pixels to decode; wanted at most {limits.work:,} per request")
+        return tf.constant(contents, tf.string)
     try:
         array = np.asarray(value)
     except ValueError:
@@ -208,8 +251,26 @@ def _bytes(name, value):
         raise Refused(400, f'{name}: wanted bytes, each as {{"b64": "..."}} in base64') from None
 
 
-def serve(model, name, host, port, limits=Limits(), say=print):
-    """Serves a loaded SavedModel until the process is stopped."""
+def _work(contents):
+    """What it takes to decode an image; of what is none, the graph says so."""
+    try:
+        pixels, scans = decode.size_of(contents)
+    except Exception:  # Pillow raises anything
+        return 0
+    return pixels * scans
+
+
+def serve(model, name, host, port, limits=Limits(), say=print, known_as=()):
+    """Serves a loaded SavedModel until the process is stopped.
+
+    Args:
+        model: of `tf.saved_model.load`.
+        name: of the model, for clients.
+        host, port: where to listen.
+        limits: what a request may take.
+        say: called with the address.
+        known_as: names of this machine, which clients call besides localhost and its own.
+    """
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -219,6 +280,7 @@ def serve(model, name, host, port, limits=Limits(), say=print):
         raise InputError(f"port: {host}:{port}: {error}; wanted a free port of this machine") from error
     say(f"serving http://{host}:{listening.getsockname()[1]}/v1/models/{name}:predict")
     sys.stdout.flush()
-    app = app_of(model, name, limits)
-    config = uvicorn.Config(app, log_level="warning", limit_concurrency=limits.connections, timeout_keep_alive=5)
+    app = connections.of_this_machine(app_of(model, name, limits), (host, *known_as))
+    protocol = connections.protocol_of(limits.head_seconds, limits.connections)
+    config = uvicorn.Config(app, http=protocol, ws="none", log_level="warning", timeout_keep_alive=5)
     uvicorn.Server(config).run(sockets=[listening])
