@@ -21,7 +21,10 @@ PACKAGES = {name for name, path in MODULES.items() if path.name == "__init__.py"
 LAYERS = (
     (
         "zslkeras",
-        *(f"zslkeras.{one}" for one in ("errors", "atomic", "progress", "cache", "names", "precision", "version")),
+        *(
+            f"zslkeras.{one}"
+            for one in ("errors", "structure", "atomic", "progress", "cache", "names", "precision", "version")
+        ),
     ),
     ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*"),
     ("zslkeras.models*", "zslkeras.benchmarks*"),
@@ -169,7 +172,7 @@ def test_the_published_split_of_a_finished_run_is_looked_at_by_few():
     users = {name for name in MODULES if lookers & set(imported(name))}
     # They come to it when everything is chosen; of `runs`, claims and searches take the guarded folder alone.
     assert users >= {"zslkeras.cli.export", "experiments.rows", "experiments.claims", "tuning.trials"}
-    assert asked_of("tuning.trials", "runs") == {"identity", "opened"}
+    assert asked_of("tuning.trials", "runs") == {"identity", "opened", "require_same"}
     assert asked_of("experiments.candidates", "runs") == {"identity", "opened", "commit"}
 
 

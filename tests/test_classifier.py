@@ -21,6 +21,7 @@ from PIL import Image
 
 import zslkeras
 from tests.models import test_contract
+from tests.support import damage
 from tests.support.commands import ROOT
 from tests.support.example import Example
 from tests.support.exported import draw
@@ -382,6 +383,13 @@ def requires_no_more(old, whole):
         old.predict(paths, reject=0.05)
     with pytest.raises(InputError, match="probabilities: this classifier has no scores of .*; wanted one that was tr"):
         old.probabilities(paths)
+
+
+def test_damaged_metadata_are_said(saved, of_birds, tmp_path):
+    path = shutil.copytree(saved, tmp_path / "damaged")
+    refused = damage.refusals_of_file(path / "metadata.json", lambda: zslkeras.load(path))
+    for what in ("no inputs", "no preprocessing", "no seen", "gamma: x", "seen: [1]", "classes: {}", "no format"):
+        assert what in refused
 
 
 def test_damaged_scores_are_said(saved, of_birds, tmp_path):

@@ -1,13 +1,15 @@
 """The folder of a run: who may go on with it, what it is called, and that another format is refused."""
 
 import json
+import shutil
 import types
 
 import pytest
 
 from experiments import run as run_command
+from tests.support import damage
 from tests.support.commands import call
-from zslkeras import runs
+from zslkeras import protocol, runs
 from zslkeras.errors import InputError
 from zslkeras.figures import of_run
 from zslkeras.models import MODELS
@@ -101,3 +103,16 @@ def test_a_folder_is_of_one_run_at_a_time(tmp_path):
         assert (tmp_path / "out/run.json").is_file()  # the refused one has taken nothing back
     with runs.opened(tmp_path / "out", identity, resume=True):
         pass
+
+
+@pytest.mark.parametrize("name", ["result.json", "run.json"])
+def test_a_damaged_record_of_a_run_is_one_sentence(exported, monkeypatch, tmp_path, name):
+    out = shutil.copytree(exported.run, tmp_path / "run", ignore=shutil.ignore_patterns("saved_model"))
+    (out / "run.json").write_text(json.dumps({"format": runs.FORMAT, "precision": "float32"}))
+    digest = json.loads((out / "result.json").read_text())["dataset_digest"]
+    for opening in ("select", "fixed", "finish"):  # what a record leads to takes long
+        monkeypatch.setattr(protocol, opening, lambda *_: None)
+    monkeypatch.setattr(protocol, "published", lambda _: types.SimpleNamespace(digest=digest))
+    refused = damage.refusals_of_file(out / name, lambda: runs.reopened(out))
+    wanted = {"result.json": ("model: [1]", "seeds: 1.5", "no config"), "run.json": ("no format", "precision: None")}
+    assert set(wanted[name]) <= set(refused)

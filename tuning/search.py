@@ -21,7 +21,7 @@ import threadpoolctl  # comes with scikit-learn
 
 from tuning import spaces
 from zslkeras import atomic
-from zslkeras.errors import InputError
+from zslkeras.errors import InputError, brief
 from zslkeras.training.strategies import WorkerLost
 
 BEAT_SECONDS = 5  # between two signs of life of a worker that trains
@@ -86,7 +86,11 @@ class _Watched:
         self._owners = dict(self.ongoing_trials)
 
     def reload(self):
-        super().reload()
+        try:
+            super().reload()
+        except Exception as error:  # KerasTuner checks nothing of what it reads
+            wanted = "wanted it as the search left it; delete the folder to search anew"
+            raise InputError(f"{self._project_dir}: cannot be read ({brief(error)}); {wanted}") from None
         # KerasTuner would run all of these again, but their workers may be alive. Lost workers' trials are taken back.
         ended = set(self.end_order)
         self.ongoing_trials = {who: trial for who, trial in self._owners.items() if trial.trial_id not in ended}

@@ -74,8 +74,8 @@ def _work(settings, base, identity):
         raise InputError(
             f"out: {base.out} is not the chief's; wanted the folder that it writes to, on a disk shared with it"
         )
-    with runs.opened(base.out, identity, resume=True):
-        tuner.search()
+    runs.require_same(base.out, identity, resume=True)  # the folder is the chief's, who keeps it
+    tuner.search()
 
 
 def _varied(base, values, folder):

@@ -9,6 +9,7 @@ import os
 import pathlib
 import uuid
 
+from zslkeras import structure
 from zslkeras.errors import InputError, brief
 
 
@@ -76,8 +77,13 @@ def write_json(path, content):
     write_text(path, json.dumps(_finite(content), indent=2) + "\n")
 
 
-def read_json(path):
-    """The object in a JSON file; empty where there is no file."""
+def read_json(path, kind=dict):
+    """The object in a JSON file; empty where there is no file.
+
+    Args:
+        path: of the file.
+        kind: what the object has to be; see `structure.require`.
+    """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -86,7 +92,7 @@ def read_json(path):
         raise InputError(f"{path}: cannot be read ({brief(error)}); wanted JSON") from error
     if not isinstance(read, dict):
         raise InputError(f"{path}: holds a {type(read).__name__}; wanted a JSON object")
-    return read
+    return structure.require(read, kind, path)
 
 
 def _finite(value):

@@ -14,6 +14,7 @@ from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, tables, uncertainty
 from zslkeras.models import MODELS
 from zslkeras.names import YARDSTICKS
+from zslkeras.structure import Each
 
 MINUTES = 10.0  # for all models together
 _SHOWN = ("T", "U", "S", "H", "AUSUC")
@@ -142,6 +143,9 @@ def compare(data, machine, minutes=MINUTES, seed=0, out=None, say=print, weights
     return Comparison({name: candidates[name] for name in order}, left_out)
 
 
+_ENTRIES = Each({"tune?": float, "after?": float, "left_out?": str})
+
+
 class _Book:
     """How long each model took, or why it was left out: on disk, so that a comparison that goes on decides alike."""
 
@@ -154,7 +158,7 @@ class _Book:
         self.path, self.limit = path, limit
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.entries = atomic.read_json(path) if path else {}
+        self.entries = atomic.read_json(path, _ENTRIES) if path else {}
         self._final = None  # seconds that stage final of the present model is expected to take
 
     def require_not_left_out(self, name):

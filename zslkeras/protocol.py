@@ -20,6 +20,7 @@ from zslkeras.evaluation.confidence import Confidence
 from zslkeras.models import MODELS, conditioning
 from zslkeras.names import YARDSTICKS
 from zslkeras.precision import computing_in
+from zslkeras.structure import Each
 from zslkeras.training import batches, loop, strategies
 from zslkeras.training.machine import Machine
 
@@ -132,8 +133,8 @@ def select(experiment, seed, fold=0, expect=None):
     run = _train(experiment, "tune", seed, fold, expect=expect)
     gamma = _carried(experiment, run.history[run.best], fold)
     start_gamma = _carried(experiment, run.history[0], fold) if run.start else 0.0
-    sure = _confidence(run.arrays, gamma)
-    return Choice(seed, run.best, len(run.history), gamma, found, run.history, _unpack(run.arrays), start_gamma, sure)
+    outcomes, sure = _unpack(run.arrays, run), _confidence(run, gamma)
+    return Choice(seed, run.best, len(run.history), gamma, found, run.history, outcomes, start_gamma, sure)
 
 
 def fixed(experiment, seed):
@@ -146,9 +147,9 @@ def fixed(experiment, seed):
 def finish(experiment, choice):
     """Trains in stage final as `choice` says, and judges every state on the published test rows."""
     run = _train(_with(experiment, choice.found), "final", choice.seed, choice=choice)
-    start = _unpack(run.start) if run.start else None
-    sure = _confidence(run.arrays, choice.gamma)
-    return Finished(choice, _unpack(run.arrays), run.history, run.weights, start, sure)
+    start = _unpack(run.start, run) if run.start else None
+    sure = _confidence(run, choice.gamma)
+    return Finished(choice, _unpack(run.arrays, run), run.history, run.weights, start, sure)
 
 
 def as_read(benchmark, config):
@@ -193,15 +194,14 @@ def rebuilt(experiment, finished, benchmark, trained=True):
     keras.utils.set_random_seed(finished.choice.seed)
     model = _made(_with(experiment, finished.choice.found), benchmark, finished.choice.seed)
     if trained:
-        for variable, value in zip(model.variables, finished.weights, strict=True):
-            variable.assign(value)
+        loop.assign(model.variables, finished.weights, f"{experiment.out}: a checkpoint")
     return model
 
 
 def validated(experiment, seed, fold=0):
     """The Outcomes on the validation classes at the chosen state, and its gamma; for claims made on validation."""
     run = _train(_resolved(experiment, fold)[0], "tune", seed, fold)
-    return _unpack(run.arrays), run.history[run.best]["gamma"]
+    return _unpack(run.arrays, run), run.history[run.best]["gamma"]
 
 
 def yardsticks(experiment, finished):
@@ -255,12 +255,14 @@ def _carried(experiment, state, fold):
         return state["gamma"]
     folds = [fold, *(other for other in range(GAMMA_FOLDS) if other != fold)][:GAMMA_FOLDS]
     path = experiment.out and experiment.out / "gammas.json"
-    key, known = f"{dataclasses.astuple(setting)} {folds}", atomic.read_json(path) if path else {}
+    key, known = f"{dataclasses.astuple(setting)} {folds}", atomic.read_json(path, Each([float])) if path else {}
     if key not in known:
         stages = (conditioning.pooled_stage(experiment.config, experiment.load("tune", one)) for one in folds)
         known[key] = [calibration.best_gamma(conditioning.validated(setting, stage))[0] for stage in stages]
         if path and strategies.is_chief(experiment.strategy):
             atomic.write_json(path, known)
+    if len(known[key]) != len(folds):
+        raise InputError(f"{path}: {len(known[key])} numbers for a setting; wanted {len(folds)}; delete it")
     own, *others = known[key]
     return calibration.carried(state["gamma"], own, others)
 
@@ -382,13 +384,18 @@ def _pack(outcomes, kept):
     return {field.name: getattr(outcomes, field.name) for field in dataclasses.fields(outcomes)} | {_KEPT: kept}
 
 
-def _unpack(arrays):
-    return metrics.Outcomes(**{name: array for name, array in arrays.items() if name != _KEPT})
+def _unpack(arrays, run):
+    """The Outcomes in the arrays of a verdict of a Run."""
+    names = [field.name for field in dataclasses.fields(metrics.Outcomes)]
+    if lacking := sorted(set(names) - set(arrays)):
+        raise InputError(f"{run.path}: damaged (no {lacking[0]}); delete it, and its stage is trained again")
+    return metrics.Outcomes(**{name: arrays[name] for name in names})
 
 
-def _confidence(arrays, gamma):
+def _confidence(run, gamma):
     """What the scores that a verdict kept say; None for a checkpoint of an earlier version, which has none."""
-    return confidence.of(_unpack(arrays), arrays[_KEPT], gamma) if _KEPT in arrays else None
+    arrays = run.arrays
+    return confidence.of(_unpack(arrays, run), arrays[_KEPT], gamma) if _KEPT in arrays else None
 
 
 def scored(finished):

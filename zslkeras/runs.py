@@ -17,12 +17,22 @@ from zslkeras import atomic, protocol
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, uncertainty
 from zslkeras.models import MODELS, config
+from zslkeras.structure import OrNull
 from zslkeras.training import strategies
 from zslkeras.training.machine import Machine
 from zslkeras.version import __version__
 
 FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
-_NEEDED = ("config", "data", "dataset_digest", "features", "model", "seeds", "selected_on_validation")
+_IDENTITY = {"format": int, "precision?": str}  # of what `reopened` needs; all of it is compared
+_RESULT = {
+    "config": dict,
+    "data": {"name": str, "root": OrNull(str), "options": dict},
+    "dataset_digest": str,
+    "features": OrNull(str),
+    "model": str,
+    "seeds": [int],
+    "selected_on_validation": bool,
+}
 
 
 def identity(model, machine, benchmark, configs, published=None, **more):
@@ -61,18 +71,7 @@ def opened(out, identity, resume):
         resume: True to go on with what is there, False to refuse it, None to go on if anything is there.
     """
     path, made = out / "run.json", [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
-    before = atomic.read_json(path) if os.path.isfile(path) else {}
-    if before and resume is False:
-        raise InputError(f"out: {out} holds a run already; wanted --resume to go on with it, or another folder")
-    if resume and not before:
-        raise InputError(f"resume: no run in {out}; wanted the folder of one that was killed")
-    if before:
-        _require_format(path, before)
-    for key in before | identity if before else ():
-        was, now = (f"{key}={one.get(key)}" for one in (before, identity))
-        if was != now:
-            argument = "out" if resume is None else "resume"
-            raise InputError(f"{argument}: {out} was started with {was}, got {now}; wanted the same, or another folder")
+    before = require_same(out, identity, resume)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,6 +91,24 @@ def opened(out, identity, resume):
             raise
 
 
+def require_same(out, identity, resume):
+    """The identity in a folder, or {} for a new one; refuses to go on with another. Arguments as of `opened`."""
+    path = out / "run.json"
+    before = atomic.read_json(path, _IDENTITY) if os.path.isfile(path) else {}
+    if before and resume is False:
+        raise InputError(f"out: {out} holds a run already; wanted --resume to go on with it, or another folder")
+    if resume and not before:
+        raise InputError(f"resume: no run in {out}; wanted the folder of one that was killed")
+    if before:
+        _require_format(path, before)
+    for key in before | identity if before else ():
+        was, now = (f"{key}={one.get(key)}" for one in (before, identity))
+        if was != now:
+            argument = "out" if resume is None else "resume"
+            raise InputError(f"{argument}: {out} was started with {was}, got {now}; wanted the same, or another folder")
+    return before
+
+
 def next_folder(stem, resume):
     """The first of `stem`, stem-2, stem-3, ... that is free; to resume, the last one before it."""
     taken = [stem, *(stem.with_name(f"{stem.name}-{number}") for number in range(2, 10_000))]
@@ -109,11 +126,9 @@ def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
         argument: the one that `path` came from, for error sentences.
     """
     path = pathlib.Path(path)
-    result = atomic.read_json(path / "result.json")
+    result = atomic.read_json(path / "result.json", _RESULT)
     if not result:
         raise InputError(f"{argument}: no result.json in {path}; wanted the folder of a finished run")
-    if lacking := set(_NEEDED) - set(result):
-        raise InputError(f"{argument}: {path / 'result.json'} has no {min(lacking)}; wanted what a finished run leaves")
     name = result["model"]
     if name not in MODELS:
         raise InputError(f"{argument}: {path} is of model {name!r}; wanted one of {', '.join(MODELS)}")
@@ -126,7 +141,7 @@ def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
     data = protocol.Data(data["name"], data_root or data["root"], options)
     # A row of --ablation all lies in the folder of the run.
     places = [place for place in (path / "run.json", path.parent / "run.json") if place.is_file()]
-    identity = atomic.read_json(places[0]) if places else {}
+    identity = atomic.read_json(places[0], _IDENTITY) if places else {}
     if places:
         _require_format(places[0], identity)
     settings = config.build(MODELS[name], name, result["config"])

@@ -12,6 +12,7 @@ import scipy.io
 from PIL import Image
 
 from tests.images.test_decode import field_way
+from tests.support import damage
 from zslkeras.benchmarks.files import Pictures
 from zslkeras.errors import InputError
 from zslkeras.images import backbones, decode, extract
@@ -333,6 +334,17 @@ def test_pictures_that_come_later_may_change(run, pictures):
     whole.save(pictures.paths[9])
     run()
     assert len(np.load(pictures.folder / "x_maps.npy")) == COUNT
+
+
+def test_a_damaged_record_is_one_sentence(run, pictures, monkeypatch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extract._Job, "publish", lambda *_: None)  # as if it was killed before
+        run()
+    record = pictures.folder / ".x.partial/record.json"
+    monkeypatch.setattr(extract._Job, "fill", lambda *_: None)
+    monkeypatch.setattr(extract._Job, "publish", lambda *_: None)
+    refused = damage.refusals_of_file(record, run)
+    assert {"no done", "no skipped", "no settings", "done: x", "settings: [1]"} <= set(refused)
 
 
 def test_one_process_at_a_time(run, pictures):

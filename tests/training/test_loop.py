@@ -1,6 +1,8 @@
 """The loop with Keras' own callbacks, losses that diverge, and checkpoints that do not fit."""
 
+import contextlib
 import dataclasses
+import json
 import types
 
 import keras
@@ -9,6 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.support import damage
 from tests.support.example import Example, ExampleConfig
 from tests.support.tiny import tiny
 from zslkeras.errors import InputError
@@ -226,3 +229,44 @@ def test_keras_fit_trains_too():
     history = model.fit(TINY.inputs[rows], TINY.labels[rows], batch_size=32, epochs=2, verbose=0).history
     assert history["loss"][1] < history["loss"][0]
     assert max(np.abs(a - b).max() for a, b in zip(model.get_weights(), before, strict=True)) > 0.01
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["unfinished", "finished"])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path, finished):
+    path = tmp_path / "run.npz"
+    model, run = trained(path, [early_stopping()], epochs=1)
+    if finished:
+        run.finish(model, keep_weights=True)
+    with np.load(path) as file:
+        arrays = dict(file)
+    state = json.loads(arrays["state"].tobytes())
+
+    def read(changed):
+        np.savez(path, **changed)
+        again = Run(TINY, tf.distribute.get_strategy(), judge, 0, path, 1, [early_stopping()])
+        if not again.finished:
+            again._restore(made())
+
+    def read_state(state):
+        read(arrays | {"state": np.frombuffer(json.dumps(state).encode(), np.uint8)})
+
+    read_state(state)
+    refused = damage.refusals(state, read_state)
+    assert {f"no {key}" for key in state} <= set(refused)
+    assert "best is 1.5; wanted a whole number or null" in refused["best: 1.5"]
+    for name in arrays if not finished else ():
+        if name.startswith(("model/", "optimizer")):
+            with pytest.raises(InputError, match="do not fit"):
+                read(arrays | {name: np.zeros((1, 2, 3), np.float32)})
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_read_or_refused(tmp_path):
+    path = tmp_path / "run.npz"
+    trained(path, epochs=1)
+    content, generator = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(300):
+        flipped = bytearray(content)
+        flipped[generator.integers(len(content))] ^= 1 << generator.integers(8)
+        path.write_bytes(flipped)
+        with contextlib.suppress(InputError):
+            Run(TINY, tf.distribute.get_strategy(), judge, 0, path, 1)

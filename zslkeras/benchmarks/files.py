@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import scipy.io
 
-from zslkeras import atomic
 from zslkeras.errors import InputError, brief
+from zslkeras.images import prepared
 
 DEFAULT_FEATURES = "res101"
 # Cell arrays of strings; every other field is a numeric matrix.
@@ -208,7 +208,7 @@ def inputs_files(folder, kind, features):
         return [folder / f"{features}.mat"]
     if kind == "maps":
         return [folder / f"{features}_maps.npy"]
-    layers = atomic.read_json(folder / f"{features}.json").get("layers")
+    layers = prepared.read(folder / f"{features}.json").get("layers")
     if layers:
         return [folder / f"{features}_{plain_name(f'{features}.json: layer', layer)}.npy" for layer in layers]
     others = sorted(path for path in folder.glob("*.npy") if path.name.startswith(f"{features}_"))
@@ -237,8 +237,8 @@ def read_inputs(folder, kind, features, rows):
     for path, array in zip(paths, arrays, strict=True):
         if array.ndim != 4 or len(array) != rows:
             raise InputError(f"{path}: got shape {array.shape}; wanted ({rows}, H, W, C), one row per label")
-    sidecar = atomic.read_json(folder / f"{features}.json")
-    finite = all((atomic.read_json(path.with_suffix(".json")) or sidecar).get("finite") is True for path in paths)
+    sidecar = prepared.read(folder / f"{features}.json")
+    finite = all((prepared.read(path.with_suffix(".json")) or sidecar).get("finite") is True for path in paths)
     if kind == "maps":
         return arrays[0], finite
     if not sidecar.get("layers"):
@@ -249,7 +249,7 @@ def read_inputs(folder, kind, features, rows):
 def records(folder, features=None):
     """{name: how they were made} of what `zslkeras prepare` made in a folder; of one name alone if it is given."""
     paths = folder.glob("*.json") if features is None else [folder / f"{features}.json"]
-    found = {path.stem: atomic.read_json(path) for path in sorted(paths) if path.with_suffix(".mat").is_file()}
+    found = {path.stem: prepared.read(path) for path in sorted(paths) if path.with_suffix(".mat").is_file()}
     return {name: record for name, record in found.items() if "backbone" in record}
 
 
@@ -266,7 +266,7 @@ def _extractors(folder, kind):
     if kind == "maps":
         return sorted(path.name.removesuffix("_maps.npy") for path in folder.glob("*_maps.npy"))
     layered = [path for path in folder.glob("*.json") if any(folder.glob(f"{glob.escape(path.stem)}_*.npy"))]
-    return sorted(path.stem for path in layered if atomic.read_json(path).get("layers"))
+    return sorted(path.stem for path in layered if prepared.read(path).get("layers"))
 
 
 def _field_names(path):

@@ -24,11 +24,13 @@ import tensorflow as tf
 
 from zslkeras import atomic, names
 from zslkeras.errors import InputError, did_you_mean
-from zslkeras.images import backbones, decode
+from zslkeras.images import backbones, decode, prepared
 from zslkeras.images.pooling import MEAN, pooled, pooled_width
 from zslkeras.progress import Progress
+from zslkeras.structure import Each
 from zslkeras.version import __version__
 
+_RECORD = {"settings": dict, "pictures": str, "done": int, "skipped": Each(str)}
 _RECORD_SECONDS = 5  # between two records; after a kill, the rows after the last record are made again
 _MAT_HEADER = b"MATLAB 5.0 MAT-file, written by zslkeras".ljust(116)  # scipy would put the time there
 _MAT_BYTES = 2**32  # limit of a variable in that format
@@ -173,7 +175,7 @@ def require_free(pictures, name, stores, overwrite):
     base = pictures.folder / name
     paths = [base.with_name(f"{name}{end}") for end in (".mat", ".json", *(f"_{store}.npy" for store in stores))]
     there = [path for path in paths if path.exists()]
-    record = atomic.read_json(_record_file(pictures, name))
+    record = atomic.read_json(_record_file(pictures, name), _RECORD)
     if not there or record.get("done") == len(pictures.files):  # killed while its finished files were renamed
         return
     if not overwrite:
@@ -216,7 +218,7 @@ class _Job:
 
     def resume(self, overwrite, skip_bad):
         """Continues an earlier run of this job; refuses the remains of another job."""
-        record = atomic.read_json(self.record_file)
+        record = atomic.read_json(self.record_file, _RECORD)
         if not record:
             return
         self.done = self.recorded = record["done"]
@@ -322,7 +324,7 @@ class _Job:
 
     def _stale(self):
         """Files of former results of this name that no new file replaces; last the sidecar, which vouches for them."""
-        before = atomic.read_json(self.sidecar)
+        before = prepared.read(self.sidecar)
         stores = ["maps", *before.get("layers", [])]
         others = [self.mat.with_name(f"{self.name}_{store}.npy") for store in stores if store not in self.maps]
         return [*others, self.skipped_file, self.sidecar]

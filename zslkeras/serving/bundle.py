@@ -11,10 +11,10 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic, protocol
+from zslkeras import protocol
 from zslkeras.benchmarks import filters, folder
 from zslkeras.errors import InputError
-from zslkeras.images import decode, extract
+from zslkeras.images import decode, extract, prepared
 from zslkeras.serving import export
 
 CHECKED_ROWS = 8  # on which the reloaded model is checked
@@ -115,7 +115,7 @@ def _front_end(benchmark, model, weights):
         return export.FrontEnd(filters.SIDE, False, inputs, settings)
     source = pathlib.Path(benchmark.source)
     record = (source if source.is_dir() else source.parent) / f"{benchmark.features}.json"
-    made = atomic.read_json(record) if benchmark.features else {}
+    made = prepared.read(record) if benchmark.features else {}
     if "backbone" not in made:
         known = f"no {record} tells how {benchmark.features} was made" if benchmark.features else "no record is there"
         raise InputError(f"with_backbone: {known}; wanted features made by zslkeras prepare, or no backbone")

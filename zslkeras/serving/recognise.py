@@ -4,24 +4,36 @@ import csv
 import functools
 import pathlib
 import textwrap
-import zipfile
 
 import numpy as np
 import tensorflow as tf
 
 from zslkeras import atomic
 from zslkeras.benchmarks import files
-from zslkeras.errors import InputError, brief
+from zslkeras.errors import InputError, brief, quoted
 from zslkeras.evaluation.confidence import Confidence
 from zslkeras.images import decode
 from zslkeras.serving import candidates, export, rejection
 from zslkeras.serving.candidates import Classes
+from zslkeras.structure import OrNull
 
 AT_ONCE = 32  # images in a batch
 TOP_ATTRIBUTES = 5
 _DRAWN_SIDE = 224  # pixels of an image behind attention
 _TITLE_WIDTH, _HEADING_WIDTH = 20, 26  # letters that fit over a map, and over an image
 _MARK = "never trained"
+_METADATA = {  # what is read of `metadata.json`
+    "model": str,
+    "classes": [str],
+    "seen": [bool],
+    "gamma": float,
+    "inputs": {"kind": str, "shape": list},
+    "attributes": {"number": int, "names": OrNull([str]), "unit_length": bool},
+    "preprocessing": OrNull({"size": int, "crop": bool}),
+    "endpoints": dict,
+    "precision?": str,
+    "without_images?": OrNull(str),
+}
 
 
 class Exported:
@@ -39,10 +51,14 @@ class Exported:
             raise InputError(
                 f"model: no metadata.json in {path}; wanted the folder of an export, or of a run that has one"
             )
-        self.path, self.metadata = places[0], atomic.read_json(places[0] / "metadata.json")
-        if self.metadata.get("format") != export.FORMAT:
-            got, wanted = self.metadata.get("format"), export.FORMAT
-            raise InputError(f"model: {self.path} has format {got}; wanted {wanted}, which this version reads")
+        self.path, path = places[0], places[0] / "metadata.json"
+        if (got := atomic.read_json(path).get("format")) != export.FORMAT:
+            wanted = f"wanted {export.FORMAT}, which this version reads"
+            raise InputError(f"model: {self.path} has format {quoted(got)}; {wanted}")
+        self.metadata = atomic.read_json(path, _METADATA)
+        if len(self.metadata["seen"]) != len(self.metadata["classes"]):
+            got = f"{len(self.metadata['seen'])} entries for {len(self.metadata['classes'])} classes"
+            raise InputError(f"{path}: seen has {got}; wanted one for each")
         embeddings = files.read_matrix(self.path / "class_embeddings.npy", len(self.metadata["classes"]))
         self.classes = Classes(tuple(self.metadata["classes"]), embeddings, np.array(self.metadata["seen"]))
 
@@ -64,7 +80,7 @@ class Exported:
         try:
             with np.load(path, allow_pickle=False) as file:
                 scores, labels, seen = (file[name] for name in ("scores", "labels", "seen"))
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # NumPy and zipfile raise anything from zlib.error to TokenError
             raise InputError(f"model: {path} cannot be read ({brief(error)}); wanted a whole export") from None
         return Confidence(scores, labels, seen, self.metadata["gamma"])
 

@@ -10,19 +10,27 @@ import functools
 import json
 import re
 import time
-import zipfile
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic
-from zslkeras.errors import Failed, InputError
+from zslkeras import atomic, structure
+from zslkeras.errors import Failed, InputError, brief
 from zslkeras.progress import Progress
 from zslkeras.training import batches, strategies
 from zslkeras.training.clock import Clock
 
 FORMAT = 1  # of a checkpoint; a new layout gets a new number, which older code refuses
+_STATE = {
+    "format": int,
+    "finished": bool,
+    "history": [dict],
+    "best": structure.OrNull(int),
+    "value": structure.OrNull(float),
+    "callbacks": [dict],
+    "seconds?": float,
+}
 
 
 class _OutOfTime(Exception):
@@ -182,9 +190,9 @@ class Run:
         """Inside the `with`, the weights are in the mean over epochs that the model is judged in."""
         variables = model.averaged_variables
         trained, self._mean = _values(variables), model.averaged(self._mean, len(self.history))
-        _assign(variables, self._mean, self.path)
+        assign(variables, self._mean, self.path)
         yield
-        _assign(variables, trained, self.path)
+        assign(variables, trained, self.path)
 
     def progress(self, total, done=0):
         """The progress line of this run."""
@@ -215,7 +223,7 @@ class Run:
 
     def finish(self, model, keep_weights):
         """Gives the model its best state and marks this (seed, stage) as finished: it is never trained again."""
-        _assign(model.variables, self.weights, self.path)
+        assign(model.variables, self.weights, self.path)
         self.finished = True
         if self.path and strategies.is_chief(self.strategy):
             self._write(model, keep_weights)
@@ -256,13 +264,20 @@ class Run:
         try:
             with np.load(self.path, allow_pickle=False) as file:
                 saved = {name: file[name] for name in file.files}
-            saved["state"] = json.loads(saved["state"].tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"{self.path}: damaged ({error}); delete it, and its stage is trained again") from None
-        if saved["state"].get("format") != FORMAT:
-            got = saved["state"].get("format")
-            raise InputError(f"{self.path}: has format {got}; wanted {FORMAT}, which this version reads")
+            saved["state"] = structure.require(json.loads(saved["state"].tobytes()), {"format": int}, self.path)
+            if (got := saved["state"]["format"]) != FORMAT:
+                raise InputError(f"{self.path}: has format {got}; wanted {FORMAT}, which this version reads")
+            state = structure.require(saved["state"], _STATE, self.path)
+        except InputError:
+            raise
+        except Exception as error:  # NumPy and zipfile raise anything from zlib.error to TokenError
+            raise self._damaged(brief(error)) from None
+        if state["history"] and state["best"] not in range(len(state["history"])):
+            raise self._damaged(f"best is {state['best']} of {len(state['history'])} states")
         return saved
+
+    def _damaged(self, why):
+        return InputError(f"{self.path}: damaged ({why}); delete it, and its stage is trained again")
 
     def _restore_history(self):
         state, saved = self._saved["state"], self._saved
@@ -273,9 +288,11 @@ class Run:
 
     def _restore(self, model):
         self._restore_history()
+        if (got := len(self._saved["state"]["callbacks"])) != len(self.callbacks):
+            raise self._damaged(f"it has {got} callbacks, not {len(self.callbacks)}")
         for number, optimizer in enumerate(_optimizers(model)):
-            _assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
-        _assign(model.variables, _under(self._saved, "model"), self.path)
+            assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
+        assign(model.variables, _under(self._saved, "model"), self.path)
         self._mean = _under(self._saved, "mean")
 
     def _restore_callbacks(self):
@@ -317,7 +334,8 @@ def _under(saved, prefix):
     return [saved[name] for name in sorted(saved) if name.startswith(f"{prefix}/")]
 
 
-def _assign(variables, values, path):
+def assign(variables, values, path):
+    """Gives variables their kept values; `path` is where those are from, for the sentence if they do not fit."""
     shapes, wanted = [v.shape for v in values], [tuple(v.shape) for v in variables]
     if shapes != wanted:
         raise InputError(f"{path}: got {len(shapes)} arrays that do not fit the model's {len(wanted)}; start afresh")
