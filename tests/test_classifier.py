@@ -392,6 +392,14 @@ def test_damaged_metadata_are_said(saved, of_birds, tmp_path):
         assert what in refused
 
 
+def test_class_embeddings_of_another_width_are_said(saved, tmp_path):
+    path = shutil.copytree(saved, tmp_path / "wide")
+    embeddings = np.load(path / "class_embeddings.npy")
+    np.save(path / "class_embeddings.npy", np.pad(embeddings, ((0, 0), (0, 1))))
+    with pytest.raises(InputError, match=r"class_embeddings.npy: got shape .*; wanted \d+ columns, one for each"):
+        zslkeras.load(path)
+
+
 def test_damaged_scores_are_said(saved, of_birds, tmp_path):
     path = shutil.copytree(saved, tmp_path / "damaged")
     (path / export.VALIDATION).write_bytes(b"PK" + bytes(50))

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pathlib
+import stat
 import uuid
 
 from zslkeras import structure
@@ -93,6 +94,13 @@ def read_json(path, kind=dict):
     if not isinstance(read, dict):
         raise InputError(f"{path}: holds a {type(read).__name__}; wanted a JSON object")
     return structure.require(read, kind, path)
+
+
+def require_regular(path):
+    """Refuses what is there and no file: opening a pipe would wait for ever."""
+    with contextlib.suppress(OSError):  # whoever opens it says what is wrong
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise InputError(f"{path}: is a folder, a pipe or a device; wanted a file")
 
 
 def _finite(value):

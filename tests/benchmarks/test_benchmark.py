@@ -31,7 +31,11 @@ WRONG = [
     ),
     (
         {"class_embeddings": changed(EMBEDDINGS, 9, 0)},
-        "class_embeddings: all zero for class class9; wanted an embedding for every class",
+        "class_embeddings: all zero, or as good as that, for class class9; wanted an embedding for every class",
+    ),
+    (
+        {"class_embeddings": changed(EMBEDDINGS, 3, 1e-40)},
+        "class_embeddings: all zero, or as good as that, for class class3; wanted an embedding for every class",
     ),
     ({"class_names": (*TINY.class_names[:-1], "class4")}, "class_names: class4 twice; wanted different names"),
     ({"labels": changed(LABELS, 7, 12)}, "labels: 12 out of range; wanted ids in 0..11"),
@@ -74,6 +78,10 @@ WRONG = [
     (
         {"attribute_vectors": changed(TINY.attribute_vectors, (5, 1), -np.inf)},
         "attribute_vectors: -inf at row 5, position 1; wanted finite numbers",
+    ),
+    (
+        {"attribute_vectors": np.ones((6, 0), np.float32)},
+        "attribute_vectors: shape (6, 0); wanted (6, V), with V of at least 1",
     ),
 ]
 

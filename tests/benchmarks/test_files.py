@@ -1,5 +1,6 @@
 """MATLAB files from strangers: a damaged one, or one that links to other files, becomes one sentence."""
 
+import os
 import pathlib
 import shutil
 
@@ -10,6 +11,7 @@ import pytest
 from tests.benchmarks.test_xlsa import DIM, ROWS, fields, truncate, write_v5, write_v73
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError
+from zslkeras.images import decode
 
 
 def pooled(folder, writer=write_v5):
@@ -64,16 +66,35 @@ def test_damaged_files(tmp_path, writer, damage, words):
 def test_wherever_a_file_is_cut_it_reads_as_before_or_is_refused(tmp_path):
     path = pooled(tmp_path)
     whole, content, refused = read(path), path.read_bytes(), 0
-    for length in range(0, len(content), 7):
+    lengths = range(0, len(content), 7)
+    for length in lengths:
         path.write_bytes(content[:length])
         try:
             cut = read(path)
         except InputError as error:
             assert "res101.mat: " in str(error)
             refused += 1
-        else:  # features and labels are before the cut
+        else:  # cut between two variables
             assert all(np.array_equal(cut[name], whole[name]) for name in ("features", "labels"))
-    assert refused > 40
+    assert refused >= len(lengths) - 2
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    for name in ("res101.mat", "maps.npy", "image.png"):
+        os.mkfifo(tmp_path / name)
+    assert "res101.mat: is a folder, a pipe or a device; wanted a file" in refusal(tmp_path / "res101.mat")
+    for name, opening in (("maps.npy", files.read_npy), ("image.png", decode.check_header)):
+        with pytest.raises(InputError, match=f"{name}: is a folder, a pipe or a device"):
+            opening(tmp_path / name)
+
+
+def test_arrays_without_numbers_are_refused(tmp_path):
+    np.save(tmp_path / "matrix.npy", np.zeros((8, 0), np.float32))
+    with pytest.raises(InputError, match=r"matrix.npy: got shape \(8, 0\); wanted \(8, columns\)"):
+        files.read_matrix(tmp_path / "matrix.npy", 8)
+    np.save(tmp_path / "x_maps.npy", np.zeros((8, 0, 2, 4), np.float32))
+    with pytest.raises(InputError, match=r"x_maps.npy: got shape \(8, 0, 2, 4\); wanted \(8, H, W, C\)"):
+        files.read_inputs(tmp_path, "maps", "x", 8)
 
 
 def linked(link):

@@ -470,7 +470,12 @@ BAD_FIELDS = {
         np.transpose,
         "allclasses_names has 6; wanted 5, one per column of att",
     ),
-    "a zero embedding": ("att_splits", "att", at((slice(None), 1), 0), "all zero for class 002.Bird"),
+    "a zero embedding": (
+        "att_splits",
+        "att",
+        at((slice(None), 1), 0),
+        "all zero, or as good as that, for class 002.Bird",
+    ),
     "a class name twice": (
         "att_splits",
         "allclasses_names",

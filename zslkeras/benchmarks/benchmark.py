@@ -17,6 +17,7 @@ KINDS = ("features", "maps", "levels", "images")
 STAGES = ("tune", "final")
 _FEW = 5  # validation classes, below which a note says how rough everything is
 HELD_OUT_SHARE = 0.2  # of each seen class's rows, to play test_seen in stage tune
+_SHORTEST = 1e-18  # of a class embedding; float32 has no square of a shorter one
 UNSEEN_SHARE = 0.2  # of the classes, if nothing else says which or how many are unseen
 
 
@@ -80,9 +81,9 @@ class Benchmark:
             f"({classes}, A), one row per class",
         )
         _require_finite(self, "class_embeddings", self.class_embeddings)
-        zero = np.flatnonzero(~self.class_embeddings.any(axis=1))
+        zero = np.flatnonzero(np.linalg.norm(self.class_embeddings, axis=1) < _SHORTEST)
         if len(zero):
-            got = f"class_embeddings: all zero for class {self.class_names[zero[0]]}"
+            got = f"class_embeddings: all zero, or as good as that, for class {self.class_names[zero[0]]}"
             raise _wrong(self, got, "an embedding for every class")
         names, counts = np.unique(self.class_names, return_counts=True)
         if counts.max(initial=0) > 1:
@@ -112,6 +113,9 @@ class Benchmark:
                 wanted = f"{columns}, one per column of the class embeddings"
                 raise _wrong(self, f"{name}: {len(values)} of them", wanted)
         if self.attribute_vectors is not None:
+            shape = np.shape(self.attribute_vectors)
+            wanted = f"({columns}, V), with V of at least 1"
+            _require(len(shape) == 2 and shape[1] > 0, self, f"attribute_vectors: shape {shape}", wanted)
             _require_finite(self, "attribute_vectors", self.attribute_vectors)
 
     def __repr__(self):

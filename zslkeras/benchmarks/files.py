@@ -10,11 +10,13 @@ import glob
 import os
 import pathlib
 import shlex
+import struct
 
 import h5py
 import numpy as np
 import scipy.io
 
+from zslkeras import atomic
 from zslkeras.errors import InputError, brief
 from zslkeras.images import prepared
 
@@ -84,6 +86,7 @@ def read_mat(path, required, optional=()):
 
 def read_npy(path):
     """Maps a .npy file of floats into memory; nothing is read yet."""
+    atomic.require_regular(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
@@ -98,7 +101,7 @@ def read_npy(path):
 def read_matrix(path, rows=None):
     """A small float32 [rows, columns] out of a .npy file."""
     array = read_npy(path)
-    if array.ndim != 2 or rows not in (None, len(array)):
+    if array.ndim != 2 or rows not in (None, len(array)) or not array.size:
         raise InputError(f"{path}: got shape {array.shape}; wanted ({'rows' if rows is None else rows}, columns)")
     return require_finite(path, "a value", np.array(array, np.float32))
 
@@ -235,7 +238,7 @@ def read_inputs(folder, kind, features, rows):
         return require_finite(paths[0], "features", matrix), True
     arrays = [read_npy(path) for path in paths]
     for path, array in zip(paths, arrays, strict=True):
-        if array.ndim != 4 or len(array) != rows:
+        if array.ndim != 4 or len(array) != rows or not array.size:
             raise InputError(f"{path}: got shape {array.shape}; wanted ({rows}, H, W, C), one row per label")
     sidecar = prepared.read(folder / f"{features}.json")
     finite = all((prepared.read(path.with_suffix(".json")) or sidecar).get("finite") is True for path in paths)
@@ -275,6 +278,7 @@ def _field_names(path):
 
 def _open_mat(path, ask):
     try:
+        atomic.require_regular(path)
         with open(path, "rb") as stream:
             header = stream.read(128)
     except FileNotFoundError:
@@ -303,8 +307,21 @@ class _Version5:
         return [name for name, _, _ in scipy.io.whosmat(self.path)]
 
     def read(self, names):
+        self._require_whole()
         loaded = scipy.io.loadmat(self.path, variable_names=list(names))
         return {name: self._value(name, loaded[name]) for name in names if name in loaded}
+
+    def _require_whole(self):
+        """Refuses a file that ends within a variable: scipy skips those that it does not read."""
+        size = os.path.getsize(self.path)
+        with open(self.path, "rb") as file:
+            order = {b"IM": "<", b"MI": ">"}[file.read(128)[126:]]
+            while (place := file.tell()) < size:
+                head = file.read(8)
+                length = struct.unpack(f"{order}I", head[4:])[0] if len(head) == 8 else size
+                if (end := place + 8 + length) > size:
+                    raise InputError(f"{self.path}: truncated or damaged; wanted {end - size:,} bytes more")
+                file.seek(end)
 
     def _value(self, name, value):
         if name not in _TEXTS:

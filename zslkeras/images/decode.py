@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from zslkeras import atomic
 from zslkeras.errors import InputError, brief
 
 MAX_PIXELS = 50_000_000  # per image; checked before decoding
@@ -34,6 +35,7 @@ _THREADS = 8  # at most, as each may hold an image of MAX_PIXELS
 
 def check_header(path):
     """Opens an image without decoding it; refuses one that is too large, and other files."""
+    atomic.require_regular(path)
     try:
         with _open(path) as image:
             pixels = image.width * image.height

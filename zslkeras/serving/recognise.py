@@ -59,7 +59,10 @@ class Exported:
         if len(self.metadata["seen"]) != len(self.metadata["classes"]):
             got = f"{len(self.metadata['seen'])} entries for {len(self.metadata['classes'])} classes"
             raise InputError(f"{path}: seen has {got}; wanted one for each")
-        embeddings = files.read_matrix(self.path / "class_embeddings.npy", len(self.metadata["classes"]))
+        path = self.path / "class_embeddings.npy"
+        embeddings = files.read_matrix(path, len(self.metadata["classes"]))
+        if (number := self.metadata["attributes"]["number"]) != embeddings.shape[1]:
+            raise InputError(f"{path}: got shape {embeddings.shape}; wanted {number} columns, one for each attribute")
         self.classes = Classes(tuple(self.metadata["classes"]), embeddings, np.array(self.metadata["seen"]))
 
     @functools.cached_property
