@@ -196,6 +196,7 @@ class Command:
                 print(self.help())
                 return
             settings, arguments = self.read(argv)
+            quiet.in_utf8()
             quiet.tensorflow()
             work(settings, *([arguments] if self.arguments else []))
         except InputError as error:

@@ -1,9 +1,19 @@
-"""Imports TensorFlow without the notes of its C++ parts, which would bury the one sentence that matters."""
+"""The ground that commands stand on: UTF-8, and TensorFlow without the notes of its C++ parts, which would bury the
+one sentence that matters."""
 
 import contextlib
 import os
+import sys
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+
+
+def in_utf8():
+    """Starts this process again in UTF-8 mode where the locale has another encoding: TensorFlow's names are UTF-8."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def tensorflow():
