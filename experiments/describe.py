@@ -10,6 +10,7 @@ import collections
 import numpy as np
 import tensorflow as tf
 
+from zslkeras import graphs
 from zslkeras.benchmarks import Benchmark
 from zslkeras.models import config as configs
 from zslkeras.models import presets
@@ -115,6 +116,6 @@ def _parts(model):
 
 
 def _tasks(model, batch):
-    score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
-    train = tf.function(lambda batch: model.train_step(batch))
+    score = graphs.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
+    train = graphs.function(lambda batch: model.train_step(batch))
     return {"scoring": flops(score, batch[0]), "training": flops(train, batch)}

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.describe import flops
+from zslkeras import graphs
 from zslkeras.benchmarks import Benchmark
 from zslkeras.evaluation import metrics
 from zslkeras.images import augment
@@ -35,7 +36,7 @@ def matmul(repeats):
     """The reference: a float32 product of 2048 x 2048 matrices."""
     size = 2048
     matrix = tf.constant(np.random.default_rng(0).random((size, size), np.float32))
-    product = tf.function(lambda: tf.matmul(matrix, matrix))
+    product = graphs.function(lambda: tf.matmul(matrix, matrix))
     seconds = _median(lambda: product().numpy(), repeats)
     return {"gflop_per_second": 2 * size**3 / seconds / 1e9}
 
@@ -160,8 +161,8 @@ def jlaf(repeats):
 def _jlaf_figures(attributes, classes, seen, rate, repeats):
     model, batch = _jlaf(attributes, classes, seen)
     step = _step(model)
-    naive = tf.function(lambda batch: _jlaf_naive_step(model, *batch))
-    score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
+    naive = graphs.function(lambda batch: _jlaf_naive_step(model, *batch))
+    score = graphs.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
     seconds = _median(lambda: step(batch)["class_loss"].numpy(), repeats)
     naive_seconds = _median(lambda: naive(batch).numpy(), repeats)
     return {
@@ -195,7 +196,7 @@ _SCORED = 256  # rows at most, and no fewer than a training batch
 
 def _step_figures(model, batch, rate, repeats, jit=False):
     step = _step(model, jit)
-    score = tf.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
+    score = graphs.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
     seconds = _median(lambda: step(batch)["class_loss"].numpy(), repeats)
     # Images are scored many at a time, see `batches.scoring`, and what depends only on the attributes is made once.
     many = tf.nest.map_structure(lambda inputs: tf.repeat(inputs, _SCORED // len(batch[1]), axis=0), batch[0])
@@ -266,7 +267,7 @@ def _attention_figures(attend, heads, repeats):
         return tf.gradients(attend(queries / 16, keys, values), [queries, keys, values])
 
     with _Peak() as memory:
-        call = tf.function(slopes)
+        call = graphs.function(slopes)
         seconds = _median(lambda: call(heads)[0].numpy(), repeats)
     return {"seconds": seconds, "anonymous_megabytes": memory.bytes / 1e6}
 
@@ -311,7 +312,7 @@ def exported(repeats):
             score = functools.partial(loaded.score_classes, features)
             seconds = _median(lambda: score(few, tf.zeros([200], bool))["scores"].numpy(), repeats)  # noqa: B023
             between = tf.constant(generator.random((2048, 312), np.float32))
-            product = tf.function(lambda: tf.matmul(features @ between, few, transpose_b=True))  # noqa: B023
+            product = graphs.function(lambda: tf.matmul(features @ between, few, transpose_b=True))  # noqa: B023
             with _Peak() as memory:
                 score(many, tf.zeros([20_000], bool))["scores"].numpy()
         figures[method] = {
@@ -395,7 +396,7 @@ def _default():
 
 def _step(model, jit=False):
     """The training step of a model, as the loop runs it on a batch."""
-    return tf.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
+    return graphs.function(lambda batch: _default().run(model.train_step, args=(batch,)), jit_compile=jit)
 
 
 def _aspn(width, semantics, hidden):

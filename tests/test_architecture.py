@@ -23,7 +23,7 @@ LAYERS = (
         "zslkeras",
         *(
             f"zslkeras.{one}"
-            for one in ("errors", "structure", "atomic", "progress", "cache", "names", "precision", "version")
+            for one in ("errors", "structure", "graphs", "atomic", "progress", "cache", "names", "precision", "version")
         ),
     ),
     ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*"),
@@ -117,6 +117,12 @@ def test_nothing_is_pickled(name):
     for keyword in nodes(name, ast.keyword):
         unsafe = {"allow_pickle": True, "safe_mode": False}.get(keyword.arg)
         assert unsafe is None or getattr(keyword.value, "value", unsafe) != unsafe, f"{name}: {keyword.arg}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "zslkeras.graphs"])
+def test_graphs_are_made_in_one_way(name):
+    """Without AutoGraph; see there."""
+    assert "tf.function" not in {ast.unparse(node) for node in nodes(name, ast.Attribute)}
 
 
 def opens_final(node):

@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import automatic, benchmarks, protocol, runs
+from zslkeras import automatic, benchmarks, graphs, protocol, runs
 from zslkeras.benchmarks import files
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import confidence, metrics, tables, uncertainty
@@ -468,7 +468,7 @@ def _outcomes(model, benchmark, seen, same):
     """
     classes, mask = tf.constant(benchmark.class_embeddings), tf.constant(seen, tf.float32)
 
-    @tf.function(reduce_retracing=True)
+    @graphs.function(reduce_retracing=True)
     def scored(inputs):
         scores = model.score_classes(inputs, classes)
         return scores, model.seen_answers(scores, inputs, mask) if same else None

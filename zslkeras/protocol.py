@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic, benchmarks, cache
+from zslkeras import atomic, benchmarks, cache, graphs
 from zslkeras.errors import InputError
 from zslkeras.evaluation import calibration, confidence, metrics
 from zslkeras.evaluation.confidence import Confidence
@@ -321,7 +321,7 @@ def _judge(benchmark, choice):
     def outcomes_of(model):
         nonlocal score
         # One trace serves all states: the variables change, the function does not.
-        score = score or tf.function(lambda inputs: _scores_and_answers(model, inputs), reduce_retracing=True)
+        score = score or graphs.function(lambda inputs: _scores_and_answers(model, inputs), reduce_retracing=True)
         return tested(score, benchmark, *groups)
 
     def judge(model, state, scores=None):

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import json
+import tempfile
 
 import keras
 import numpy as np
@@ -187,6 +188,18 @@ TINY = {
 }
 ALL = {**MODELS, "example": Example, "linear": Linear}
 GRADIENT = [name for name, model in ALL.items() if hasattr(model.Config, "epochs")]  # the others are closed forms
+
+
+@pytest.fixture(autouse=True)
+def without_autograph(monkeypatch):
+    """A killed process would leave the files that AutoGraph writes."""
+    original = tempfile.NamedTemporaryFile
+
+    def temporary(*args, **options):
+        assert "autograph" not in str(options.get("prefix"))
+        return original(*args, **options)
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", temporary)
 
 
 @functools.cache

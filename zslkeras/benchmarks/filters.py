@@ -15,6 +15,8 @@ positions, then their standard deviation.
 import numpy as np
 import tensorflow as tf
 
+from zslkeras import graphs
+
 SIDE = 64
 OPPONENTS = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, -1 / 2, 0], [-1 / 4, -1 / 4, 1 / 2]])  # [channel, RGB]
 KERNEL_SIDE = 9
@@ -71,7 +73,7 @@ def _in_batches(function, pictures, batch_size):
     return tf.nest.map_structure(lambda *parts: np.concatenate([part.numpy() for part in parts]), *done)
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
+@graphs.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
 def _levels(pictures):
     reach = KERNEL_SIDE // 2
     image = tf.cast(pictures, tf.float32) / 255 - 0.5  # so that light has both signs and no answer is always zero
@@ -87,14 +89,14 @@ def _levels(pictures):
     return tuple(answers)
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
+@graphs.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
 def _maps(pictures):
     fine, middle, coarse = _levels(pictures)
     repeated = tf.repeat(tf.repeat(coarse, 2, axis=1), 2, axis=2)
     return tf.concat([tf.nn.avg_pool2d(fine, 2, 2, "VALID"), middle, repeated], axis=-1)
 
 
-@tf.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
+@graphs.function(input_signature=[tf.TensorSpec([None, SIDE, SIDE, 3], tf.uint8)])
 def _pooled(pictures):
     mean, variance = tf.nn.moments(_maps(pictures), [1, 2])
     return tf.concat([mean, tf.sqrt(variance)], axis=-1)

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from zslkeras import atomic
+from zslkeras import atomic, graphs
 from zslkeras.errors import InputError, brief
 
 MAX_PIXELS = 50_000_000  # per image; checked before decoding
@@ -249,7 +249,7 @@ def _axis(length, shorter, size, flipped):
 def _compiled(size, crop):
     """`picture` as a function that is traced once, which takes a second, for all that use it."""
     spec = tf.TensorSpec([], tf.string)
-    return tf.function(lambda contents: picture(contents, size, crop), input_signature=[spec], autograph=False)
+    return graphs.function(lambda contents: picture(contents, size, crop), input_signature=[spec])
 
 
 def _attempt(path, size, crop):

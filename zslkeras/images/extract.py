@@ -22,7 +22,7 @@ import PIL
 import scipy.io
 import tensorflow as tf
 
-from zslkeras import atomic, names
+from zslkeras import atomic, graphs, names
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.images import backbones, decode, prepared
 from zslkeras.images.pooling import MEAN, pooled, pooled_width
@@ -103,7 +103,7 @@ class Extractor:
         }
         if (pooling, pool_layers) != (MEAN, ()):  # a record that names none is of the mean of the last map
             self.settings |= {"pooling": list(pooling), "pool_layers": list(pool_layers)}
-        self._run = tf.function(self.outputs, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
+        self._run = graphs.function(self.outputs, input_signature=[tf.TensorSpec([None, size, size, 3], tf.uint8)])
 
     @classmethod
     def again(cls, record, weights, what):

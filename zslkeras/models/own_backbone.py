@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic, cache
+from zslkeras import atomic, cache, graphs
 from zslkeras.errors import InputError
 from zslkeras.images import augment, backbones
 from zslkeras.models import conditioning
@@ -134,7 +134,7 @@ def with_features(benchmark, rows, table):
 
 
 def _features(config, backbone, benchmark, rows):
-    @tf.function(reduce_retracing=True)
+    @graphs.function(reduce_retracing=True)
     def pooled(images):
         prepared = backbones.preprocess(config.backbone, augment.plain(images, config.image_size), config.preprocessing)
         return conditioning.pooled(backbone(prepared, training=False), config.closed_form_pooling)
@@ -207,7 +207,7 @@ class OwnBackbone(ZeroShotModel):
             return
         rows = benchmark.train
         # One trace serves all epochs: the variables change, the function does not.
-        look = self._traced.look = self._traced.look or tf.function(
+        look = self._traced.look = self._traced.look or graphs.function(
             lambda inputs: self.scores_and_pooled(inputs, self.class_embeddings.value), reduce_retracing=True
         )
         own, table = zip(*(look(tf.constant(inputs)) for inputs, _ in read(rows)), strict=True)

@@ -21,6 +21,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from zslkeras import graphs
 from zslkeras.models.conditioning import ClosedForm, settings
 from zslkeras.models.config import Config, setting
 from zslkeras.models.solved import Solved
@@ -54,7 +55,7 @@ class Prototypes(Solved):
 
     def learn(self, run):
         with run.progress(self.number_of_settings) as bar:
-            space, features, compare = None, [], tf.function(self.closed_form.compare, reduce_retracing=True)
+            space, features, compare = None, [], graphs.function(self.closed_form.compare, reduce_retracing=True)
             for one in self._settings(run.benchmark):
                 if space != one.space:  # whitening takes longest, so it is done once for many settings
                     features = [self.closed_form.features(inputs) for inputs, _ in run.read(run.benchmark.tested)]

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from zslkeras import graphs
 from zslkeras.errors import InputError
 
 _AT_ONCE = 64  # rows that are scored at a time
@@ -110,9 +111,8 @@ def prepared(model, x, y, batch_size, shuffle=True):
         rows = tf.data.Dataset.from_tensor_slices((inputs, labels))
         rows = rows.shuffle(len(labels), seed=model.seed) if shuffle else rows
     seeds = tf.data.Dataset.random(seed=model.seed, rerandomize_each_iteration=True).batch(2)
-    made = tf.data.Dataset.zip(rows, seeds).map(
-        lambda row, seed: (model.prepare(row[0], seed), row[1]), num_parallel_calls=2, deterministic=True
-    )
+    prepared = graphs.plain(lambda row, seed: (model.prepare(row[0], seed), row[1]))
+    made = tf.data.Dataset.zip(rows, seeds).map(prepared, num_parallel_calls=2, deterministic=True)
     return made.batch(batch_size).prefetch(2)
 
 

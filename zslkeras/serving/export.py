@@ -35,7 +35,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic
+from zslkeras import atomic, graphs
 from zslkeras.errors import Failed, InputError
 from zslkeras.images import decode
 from zslkeras.models.base import ZeroShotModel
@@ -156,19 +156,19 @@ def endpoints(model, gamma, front=None, checked=True):
         tf.TensorSpec([None], tf.bool, "seen_mask"),
     ]
     made = {
-        "serve": tf.function(serve, [inputs_spec]),
-        "score_classes": tf.function(score_classes, [inputs_spec, *classes_spec]),
+        "serve": graphs.function(serve, [inputs_spec]),
+        "score_classes": graphs.function(score_classes, [inputs_spec, *classes_spec]),
     }
     if len(unseen):
-        made["czsl"] = tf.function(czsl, [inputs_spec])
+        made["czsl"] = graphs.function(czsl, [inputs_spec])
     if model.form:  # what a few images of a class need, see `examples`
         shifts = tf.TensorSpec([None, None], tf.float32, "shifts")
-        made["closed_form"] = tf.function(closed_form, [inputs_spec, classes_spec[0]])
-        made["score_shifted"] = tf.function(score_shifted, [inputs_spec, *classes_spec, shifts])
+        made["closed_form"] = graphs.function(closed_form, [inputs_spec, classes_spec[0]])
+        made["score_shifted"] = graphs.function(score_shifted, [inputs_spec, *classes_spec, shifts])
     if hasattr(model, "embed"):
-        made["embed"] = tf.function(embed, [inputs_spec])
+        made["embed"] = graphs.function(embed, [inputs_spec])
     if hasattr(model, "attention"):
-        looking = tf.function(attention, [inputs_spec])
+        looking = graphs.function(attention, [inputs_spec])
         if looking.get_concrete_function().structured_outputs:  # a row of an ablation may have none
             made["attention"] = looking
     return made

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from zslkeras import graphs
 from zslkeras.errors import InputError
 from zslkeras.names import SAMPLERS
 
@@ -88,12 +89,12 @@ def training(benchmark, strategy, batch_size, seed, sampler, first_step, last_st
         here = replicas // context.num_input_pipelines
         own = tf.range(here, dtype=tf.int64) + context.input_pipeline_id * here
         pairs = tf.data.Dataset.range(first_step, last_step).flat_map(
-            lambda index: tf.data.Dataset.from_tensor_slices((tf.fill([here], index), own))
+            graphs.plain(lambda index: tf.data.Dataset.from_tensor_slices((tf.fill([here], index), own)))
         )
-        shares = pairs.map(read, num_parallel_calls=2, deterministic=True)
+        shares = pairs.map(graphs.plain(read), num_parallel_calls=2, deterministic=True)
         if prepare:
-            rows = tf.data.Dataset.zip(shares, pairs.map(places)).unbatch()
-            rows = rows.map(prepared, num_parallel_calls=os.cpu_count(), deterministic=True)
+            rows = tf.data.Dataset.zip(shares, pairs.map(graphs.plain(places))).unbatch()
+            rows = rows.map(graphs.plain(prepared), num_parallel_calls=os.cpu_count(), deterministic=True)
             shares = rows.batch(size, drop_remainder=True)
         # TensorFlow's autotuner sometimes does not notice that its iterator is gone, and the iterator then waits for it
         # for up to a minute at the end of a training. There is nothing to tune.

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic, structure
+from zslkeras import atomic, graphs, structure
 from zslkeras.errors import Failed, InputError, brief
 from zslkeras.progress import Progress
 from zslkeras.training import batches, strategies
@@ -124,7 +124,7 @@ class Run:
             self.benchmark, strategy, config.batch_size, self.seed, config.sampler, *span, model.prepare
         )
 
-        @tf.function(jit_compile=self.jit)
+        @graphs.function(jit_compile=self.jit)
         def train_step(batch):
             strategy.run(model.train_step, args=(batch,))
 

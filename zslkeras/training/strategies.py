@@ -13,7 +13,7 @@ import time
 
 import tensorflow as tf
 
-from zslkeras import names
+from zslkeras import graphs, names
 from zslkeras.errors import Failed, InputError
 
 START_SECONDS = 90  # every worker of TF_CONFIG has to answer within this time
@@ -163,4 +163,4 @@ def _spread(strategy):
     def spread(values):
         return strategy.experimental_local_results(strategy.run(first_only, (values,)))[0]
 
-    return tf.function(spread, input_signature=[tf.TensorSpec([None], tf.float64)])
+    return graphs.function(spread, input_signature=[tf.TensorSpec([None], tf.float64)])
