@@ -153,11 +153,11 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "seeds": [one.choice.seed for one in finished],
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
-        "best_on_test": _best_on_test(finished),
+        "best_on_test": best_on_test(finished),
         "start": _start(finished),
         "yardsticks": {
             name: _selected([other])
-            | {"best_on_test": _best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
+            | {"best_on_test": best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
             for name, other in others.items()
         },
         "without_yardsticks": reason,
@@ -171,7 +171,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},
         "config": dataclasses.asdict(experiment.config),
         "data": dataclasses.asdict(experiment.data),
-        "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": versions(),
         "commit": commit(),
         "dataset_digest": benchmark.digest,
         "wall_seconds": round(seconds, 1),
@@ -199,7 +199,7 @@ def _start(finished):
     return _selected(starts) | {"versus": uncertainty.versus([(ours, theirs)]), "kept": kept}
 
 
-def _best_on_test(finished):
+def best_on_test(finished):
     """What the papers report: T, H with its U and S, H0 with its U0 and S0, and AUSUC; each at its best state."""
     numbers = []
     for one in finished:
@@ -231,6 +231,11 @@ def _paper_rule(rule, finished):
         return None
     columns = metrics.summaries([metrics.numbers(one.outcomes, rule["gamma"]) for one in finished])
     return rule | {metric: columns[metric] for metric in ("U", "S", "H")}
+
+
+def versions():
+    """Of what numbers depend on."""
+    return {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def commit():
