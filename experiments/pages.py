@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import textwrap
 
 import numpy as np
 
@@ -21,19 +22,20 @@ _STAGES = {"test": "Published test classes", "validation": "Validation classes"}
 _COMPARED = "TH"
 
 _MADE = "This page is made by `python -m experiments.report`; its numbers are those of the files in {}."
-_HOW = """\
-Percent. Each number is a mean over seeds, ± their standard deviation (ddof 1) where there are several, with its 95 %
-interval over classes in brackets, in the mean over seeds and draws. A gain is a difference paired class by class, with
-its interval over the classes of all draws. U0, S0 and H0 are at gamma 0. Time is that of one seed, training and judging
-in all its stages."""
+_HOW = (
+    "Percent. Each number is a mean over seeds, ± their standard deviation (ddof 1) where there are several, with its "
+    "95 % interval over classes in brackets: the mean of those of all seeds and draws. A gain is a difference "
+    "paired class by class, with its interval over the classes of all draws. U0, S0, H0 are at gamma 0. Time is that "
+    "of one seed: training and judging, in all its stages."
+)
 _CHOSEN = {
-    "test": """\
-State and gamma were chosen on validation classes. "Best on test" is what choosing on these classes would have given, as
-papers report.""",
-    "validation": """\
-State and gamma were chosen on the very classes that are judged here, for every row in the same way: H, U and S look
-better than they are, and rows are to be compared with each other. Draw 0 has the published validation classes.""",
+    "test": "State and gamma were chosen on validation classes. What is best on test is what choosing on these classes "
+    "would have given, as papers report.",
+    "validation": "State and gamma were chosen on the very classes that are judged here, for every row in the same "
+    "way: U, S and H look better than they are, and rows are to be compared with each other. Draw 0 has the published "
+    "validation classes.",
 }
+_WIDTH = 118  # of a line of text
 
 
 def read(path):
@@ -134,7 +136,7 @@ def _variants(files):
 
 
 def _of_benchmark(benchmark, variants, left_out):
-    lines = [f"# {benchmark}", "", _MADE.format(f"`results/{FOLDER}/{benchmark}`"), "", _HOW]
+    lines = [f"# {benchmark}", "", _MADE.format(f"`results/{FOLDER}/{benchmark}`"), "", _text(_HOW)]
     for stage, title in _STAGES.items():
         rows = [one for one in variants if (one.benchmark, one.stage, one.row) == (benchmark, stage, WHOLE)]
         if not rows:
@@ -147,21 +149,22 @@ def _of_benchmark(benchmark, variants, left_out):
         columns += [f"{metric} over {other}" for other in others for metric in _COMPARED]
         cells = [_line(one, stage, yardsticks) for one in rows]
         chance = ", ".join(dict.fromkeys(_chance(content) for one in rows for content in one.cases.values()))
-        lines += ["", f"## {title}", "", f"{_data(rows)} By chance T is {chance}.", _CHOSEN[stage], ""]
+        said = _text(_data(rows), f"By chance T is {chance}.", _CHOSEN[stage])
+        lines += ["", f"## {title}", "", said, ""]
         lines += [_table([*columns, "time", "commit"], cells)]
     older = [path.name for path in left_out if path.parent.parent.name == benchmark]
     if older:
         said = "Not shown, because a newer file has the same row with other settings or other data"
-        lines += ["", f"{said}: {', '.join(f'`{name}`' for name in older)}."]
+        lines += ["", _text(f"{said}: {', '.join(f'`{name}`' for name in older)}.")]
     return "\n".join(lines) + "\n"
 
 
 def _line(one, stage, yardsticks):
     cells = [one.name, *([_draws(one)] if stage == "validation" else []), _seeds(one)]
     cells += [_number(one, metric) for metric in ("T", "U", "S", "H", "AUSUC")]
-    cells.append(" / ".join(tables.percent(_mean(one, metric)) for metric in ("U0", "S0", "H0")))
+    cells.append(" / ".join(_percent(_mean(one, metric)) for metric in ("U0", "S0", "H0")))
     if stage == "test":
-        cells.append(" / ".join(tables.percent(_mean(one, metric, "best_on_test")) for metric in _COMPARED))
+        cells.append(" / ".join(_percent(_mean(one, metric, "best_on_test")) for metric in _COMPARED))
     for name in YARDSTICKS:
         other = yardsticks.get(name)
         cells += _gains(one, other) if other and other is not one else [""] * len(_COMPARED)
@@ -170,7 +173,7 @@ def _line(one, stage, yardsticks):
 
 
 def _of_model(model, variants):
-    lines = [f"# {model}: ablations", "", _MADE.format(f"`results/{FOLDER}/*/{model}`"), "", _HOW]
+    lines = [f"# {model}: ablations", "", _MADE.format(f"`results/{FOLDER}/*/{model}`"), "", _text(_HOW)]
     own = [one for one in variants if one.model == model]
     groups = {one.group: None for one in own if one.row != WHOLE}
     order = [*_STAGES]
@@ -180,7 +183,7 @@ def _of_model(model, variants):
         whole = rows[-1] if rows[-1].row == WHOLE else None
         shared = [*([f"preset {preset}"] if preset else []), *_pairs({key: json.loads(text) for key, text in changed})]
         lines += ["", f"## {benchmark}, {_STAGES[stage].lower()}: {', '.join(shared) or 'the defaults'}", ""]
-        lines += [f"{_data(rows)} {_beside(whole or rows[0])} {_CHOSEN[stage]}", ""]
+        lines += [_text(_data(rows), _beside(whole or rows[0]), _CHOSEN[stage]), ""]
         columns = ["row", "differs in", "draws", "seeds", "T", "H", "H0", "AUSUC"]
         columns += [*(f"{metric}: {WHOLE} over it" for metric in _COMPARED), "time", "commit"]
         lines.append(_table(columns, [_ablation(one, whole) for one in rows]))
@@ -229,11 +232,11 @@ def _number(one, metric):
     """Mean over seeds and draws, ± over the seeds' means over draws, and the interval."""
     per_seed = _per_seed(one, metric)
     column = metrics.summary(per_seed)
-    text = tables.percent(column["mean"])
+    text = _percent(column["mean"])
     if len(per_seed) > 1:
-        text += f" ± {tables.percent(column['std'])}"
+        text += f" ± {_percent(column['std'])}"
     ends = [np.mean([_known(end) for end in ends]) for ends in _ends(one, metric)]
-    return f"{text} [{', '.join(map(tables.percent, ends))}]" if tables.known(column["mean"]) else text
+    return f"{text} [{', '.join(map(_percent, ends))}]" if tables.known(column["mean"]) else text
 
 
 def _per_seed(one, metric, of="numbers"):
@@ -267,8 +270,8 @@ def _gains(one, other, of=None):
 def _gain(entry, shared):
     if not tables.known(entry["difference"]):
         return "-"
-    low, high = (tables.percent(end, "+") for end in entry["interval"])
-    return f"{tables.percent(entry['difference'], '+')} [{low}, {high}]" + (f" on {shared}" if shared else "")
+    low, high = (_percent(end, "+") for end in entry["interval"])
+    return f"{_percent(entry['difference'], '+')} [{low}, {high}]" + (f" on {shared}" if shared else "")
 
 
 def _paired(one, other, of=None):
@@ -307,7 +310,7 @@ def _data(rows):
 
 def _chance(content):
     unseen = np.count_nonzero(content["images"]["unseen"])
-    return tables.percent(1 / unseen) if unseen else "-"
+    return _percent(1 / unseen) if unseen else "-"
 
 
 def _beside(one):
@@ -337,7 +340,19 @@ def _commits(one):
 
 
 def _pairs(settings):
-    return [f"{key}={value}" for key, value in settings.items()]
+    """Settings as they are given to --set."""
+    return [
+        f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}" for key, value in settings.items()
+    ]
+
+
+def _percent(value, sign=""):
+    """A fraction in percent, the same on every machine: sums in another order differ in their last bits."""
+    return tables.percent(round(value, 9), sign) if tables.known(value) else "-"
+
+
+def _text(*sentences):
+    return textwrap.fill(" ".join(sentences), _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _list(values):
