@@ -65,7 +65,7 @@ def render(results):
     pages = {}
     for benchmark in sorted({one.benchmark for one in variants}):
         pages[f"{benchmark}.md"] = _of_benchmark(benchmark, variants, left_out)
-    for model in sorted({one.model for one in variants if one.row != WHOLE}):
+    for model in sorted({one.model for one in variants if one.name != one.model}):
         pages[f"{model}-ablations.md"] = _of_model(model, variants)
     return pages
 
@@ -92,11 +92,6 @@ class _Variant:
     preset: str | None
     changed: tuple
     cases: dict  # key of the case: content of its file
-
-    @property
-    def group(self):
-        """What rows that are compared with each other share."""
-        return self.benchmark, self.stage, self.preset, self.changed
 
     @property
     def first(self):
@@ -173,31 +168,48 @@ def _line(one, stage, yardsticks):
 
 
 def _of_model(model, variants):
-    lines = [f"# {model}: ablations", "", _MADE.format(f"`results/{FOLDER}/*/{model}`"), "", _text(_HOW)]
+    lines = [
+        f"# {model}: ablations and other settings",
+        "",
+        _MADE.format(f"`results/{FOLDER}/*/{model}`"),
+        "",
+        _text(_HOW),
+    ]
     own = [one for one in variants if one.model == model]
-    groups = {one.group: None for one in own if one.row != WHOLE}
-    order = [*_STAGES]
-    for benchmark, stage, preset, changed in sorted(groups, key=lambda g: (g[0], -order.index(g[1]), str(g[2]), g[3])):
-        rows = [one for one in own if one.group == (benchmark, stage, preset, changed)]
-        rows.sort(key=lambda one: (one.row == WHOLE, one.first["place"] or 0, one.row))
-        whole = rows[-1] if rows[-1].row == WHOLE else None
-        shared = [*([f"preset {preset}"] if preset else []), *_pairs({key: json.loads(text) for key, text in changed})]
-        lines += ["", f"## {benchmark}, {_STAGES[stage].lower()}: {', '.join(shared) or 'the defaults'}", ""]
-        lines += [_text(_data(rows), _beside(whole or rows[0]), _CHOSEN[stage]), ""]
-        columns = ["row", "differs in", "draws", "seeds", "T", "H", "H0", "AUSUC"]
-        columns += [*(f"{metric}: {WHOLE} over it" for metric in _COMPARED), "time", "commit"]
-        lines.append(_table(columns, [_ablation(one, whole) for one in rows]))
-        if claims := _claims(model, {one.row: one for one in rows}):
-            lines += ["", "What the paper says, and whether it holds here:", "", claims]
+    places = dict.fromkeys((one.benchmark, one.stage) for one in own)
+    for benchmark, stage in sorted(places, key=lambda place: (place[0], [*_STAGES].index(place[1]))):
+        here = [one for one in own if (one.benchmark, one.stage) == (benchmark, stage)]
+        title = f"## {benchmark}, {_STAGES[stage].lower()}: "
+        for preset, changed in sorted({(str(one.preset or ""), one.changed) for one in here if one.row != WHOLE}):
+            rows = [one for one in here if (one.preset or "", one.changed) == (preset, changed)]
+            shared = row_of({**rows[0].first, "row": "the defaults"}).removeprefix("the defaults, ")
+            lines += ["", title + shared, ""]
+            lines += _compared(model, rows, next((one for one in rows if one.row == WHOLE), None))
+        others = [one for one in here if one.row == WHOLE and one.name != model]
+        if others and (plain := [one for one in here if one.name == model]):
+            lines += ["", title + "other settings", "", *_compared(model, [*others, *plain], *plain)]
     return "\n".join(lines) + "\n"
 
 
-def _ablation(one, whole):
+def _compared(model, rows, whole):
+    """A table of rows of which one is the whole method, if that was measured, and what the paper says of them."""
+    rows = sorted(rows, key=lambda one: (one is whole, one.first["place"] or 0, row_of(one.first)))
+    lines = [_text(_data(rows), _beside(whole or rows[0]), _CHOSEN[rows[0].stage]), ""]
+    columns = ["row", "differs in", "draws", "seeds", "T", "H", "H0", "AUSUC"]
+    columns += [*(f"{metric}: {WHOLE} over it" for metric in _COMPARED), "time", "commit"]
+    alike = len({(one.preset, one.changed) for one in rows}) == 1  # then the heading says what they share
+    lines.append(_table(columns, [_ablation(one, whole, one.row if alike else row_of(one.first)) for one in rows]))
+    if claims := _claims(model, {one.row: one for one in rows}):
+        lines += ["", "What the paper says, and whether it holds here:", "", claims]
+    return lines
+
+
+def _ablation(one, whole, name):
     settings = one.first["settings"]
     differs = {
         key: value for key, value in settings.items() if whole and value != whole.first["settings"].get(key, value)
     }
-    cells = [one.row, ", ".join(_pairs(differs)), _draws(one), _seeds(one)]
+    cells = [name, ", ".join(_pairs(differs)), _draws(one), _seeds(one)]
     cells += [_number(one, metric) for metric in ("T", "H", "H0", "AUSUC")]
     cells += _gains(whole, one) if whole and whole is not one else [""] * len(_COMPARED)
     return [*cells, _time(one), _commits(one)]

@@ -151,6 +151,16 @@ def test_rows_of_other_settings_are_compared_among_themselves(tmp_path):
     assert named == ["msdn", "msdn, preset paper, closed_form=0.0"]
 
 
+def test_other_settings_of_the_whole_method_are_paired_with_its_defaults(tmp_path):
+    given, drawn = ({"vectors": one, "closed_form": 2.0} for one in ("given", "drawn"))
+    put(tmp_path, "msdn", seed(0, [8, 4], [6, 4], [9, 7]), settings=given)
+    changed = {"changed": {"vectors": "drawn"}, "name": "drawn"}
+    put(tmp_path, "msdn", seed(0, [6, 2], [6, 4], [9, 7]), settings=drawn, **changed)
+    (other, whole) = tables_of(pages.render(tmp_path)["msdn-ablations.md"])["birds, validation classes: other settings"]
+    assert (other["row"], other["differs in"]) == ("defaults, vectors=drawn", "vectors=drawn")
+    assert other["T: defaults over it"] == "+20.0 [+20.0, +20.0]" and whole["T: defaults over it"] == ""
+
+
 def test_claims_of_a_paper_hold_or_not_or_cannot_be_told(tmp_path, monkeypatch):
     claims = [published.Claim(*one) for one in (("a", "b", "more"), ("b", "a", "less"), ("a", "c", "none", "T"))]
     monkeypatch.setattr(published, "claims", lambda model: claims)

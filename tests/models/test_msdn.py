@@ -356,6 +356,15 @@ def test_without_attribute_vectors_they_start_at_random():
     np.testing.assert_array_equal(again(benchmark.inputs[:3]), model(benchmark.inputs[:3]))
 
 
+def test_attribute_vectors_can_be_drawn_whatever_the_benchmark_has():
+    given, drawn = small(), dataclasses.replace(small(), attribute_vectors=None)
+    wanted = fresh(drawn, vector_dim=9)
+    model = fresh(given, vector_dim=9, vectors="drawn")
+    np.testing.assert_array_equal(model.attribute_vectors, wanted.attribute_vectors)
+    assert MSDN.from_config(model.get_config()).attribute_vectors.shape == (4, 9)
+    assert not np.allclose(fresh(given).attribute_vectors[:, :5], model.attribute_vectors[:, :5])
+
+
 @pytest.mark.parametrize("variant", ["code", "paper"])
 @pytest.mark.parametrize("what", ["train_step", "score_classes"])
 def test_attended_features_are_never_formed(what, variant):

@@ -72,7 +72,8 @@ class MSDNConfig(BesideConfig):
     epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
     # Neither in the paper nor in the code.
-    vector_dim: int = setting(300, least=1)  # of attribute vectors where the benchmark has none: they start at random
+    vectors: str = setting("given", choices=("given", "drawn"))  # "drawn": at random, whatever the benchmark has
+    vector_dim: int = setting(300, least=1)  # of attribute vectors that are drawn: also where the benchmark has none
     start: float = setting(0.01, least=0)  # standard deviation of the weights that do not start at zero
     temperature: float = setting(20.0, above=0)  # the factor of every logit
     # Of channels, before `normalize`, fitted on training rows.
@@ -183,7 +184,7 @@ class MSDN(ZeroShotModel):
         super().__init__(config, input_shape, class_embeddings, seen_mask, None, seed, **kwargs)
         (*_, width), num_attributes = input_shape, class_embeddings.shape[1]
         generator = np.random.default_rng(seed)
-        if attribute_vectors is None:
+        if attribute_vectors is None or config.vectors == "drawn":
             attribute_vectors = generator.standard_normal((num_attributes, config.vector_dim))
         unit = l2_normalize(np.asarray(attribute_vectors, np.float32))
         self.attribute_vectors = self._weight("attribute_vectors", unit, config.train_vectors)
