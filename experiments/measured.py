@@ -106,58 +106,66 @@ def _measure(row, case, settings, commit):
     asked = row.asked(benchmark.name)
     known = asked.known(benchmark)
     config = dataclasses.replace(asked, **known)
-    digest = protocol.as_read(benchmark, config).digest
     identity = {
         "settings": _json(asked),
         "known": _json(known),
         "case": {**case.said, "fold": case.fold},
-        "data": digest,
+        "data": protocol.as_read(benchmark, config).digest,
         "precision": machine.precision,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    changed = row.changed(benchmark.name)
-    opened = settings.open_test_classes
-    stage = "test" if opened else f"fold{case.fold}"
-    path = (
-        pathlib.Path(settings.results)
-        / pages.FOLDER
-        / case.benchmark
-        / row.model
-        / f"{_stem(row, changed)}-{stage}-{key}.json"
-    )
-    kept = pages.read(path)
-    lacking = [seed for seed in range(row.seeds) if seed not in {one["seed"] for one in kept.get("seeds", ())}]
-    if not lacking:
+    changed, stage = row.changed(benchmark.name), "test" if settings.open_test_classes else f"fold{case.fold}"
+    folder = pathlib.Path(settings.results) / pages.FOLDER / case.benchmark / row.model
+    path = folder / f"{_stem(row, changed)}-{stage}-{key}.json"
+    if not _lacking(pages.read(path), row):
         return
     out = pathlib.Path(settings.out) / row.model / key
     experiment = protocol.Experiment(row.model, config, data, machine, out, logs=False)
-    guard = runs.identity(row.model, machine, experiment.load("tune", case.fold), {row.name: config})
-    judged = _tested if opened else _validated
-    with runs.opened(out, guard, resume=None):
-        made = [judged(experiment, seed, case.fold, _Timed(out, commit)) for seed in lacking]
-    content = {
-        "format": pages.FORMAT,
-        "benchmark": case.benchmark,
-        "model": row.model,
-        "row": row.name,
-        "place": [*MODELS[row.model].ablations].index(row.name) if row.ablation else None,
-        "preset": row.overrides.preset,
-        "changed": changed,
-        "stage": "test" if opened else "validation",
-        **identity,
-        "features": benchmark.features,
-        **made[0][0],
-        "seeds": sorted([*kept.get("seeds", ()), *(one for _, one in made)], key=lambda one: one["seed"]),
-        "command": _command(row, case, settings),
-        "versions": runs.versions(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if opened:  # first: a look that is written twice is better than one that is not
-        _log(_looks(settings), case, content)
-    atomic.write_lines(path, content)
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic.locked(out, wait=True):  # another campaign may be at the same, such as a yardstick
+        kept = pages.read(path)
+        made = _trained(experiment, _lacking(kept, row), row, case, settings, commit)
+        if not made:
+            return
+        content = {
+            "format": pages.FORMAT,
+            "benchmark": case.benchmark,
+            "model": row.model,
+            "row": row.name,
+            "place": [*MODELS[row.model].ablations].index(row.name) if row.ablation else None,
+            "preset": row.overrides.preset,
+            "changed": changed,
+            "stage": "test" if settings.open_test_classes else "validation",
+            **identity,
+            "features": benchmark.features,
+            **made[0][0],
+            "seeds": sorted([*kept.get("seeds", ()), *(one for _, one in made)], key=lambda one: one["seed"]),
+            "command": _command(row, case, settings),
+            "versions": runs.versions(),
+        }
+        if settings.open_test_classes:  # first: a look that is written twice is better than one that is not
+            _log(_looks(settings), case, content)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_lines(path, content)
     means = metrics.summaries([one["numbers"] for one in content["seeds"]])
     shown = ", ".join(f"{metric} {tables.percent(means[metric]['mean'])}" for metric in _SHOWN)
     print(f"{row.model} {_stem(row, changed)} on {case.key}, {content['stage']}: {shown}; written: {path}", flush=True)
+
+
+def _lacking(kept, row):
+    """The seeds that the content of a file does not have."""
+    return sorted({*range(row.seeds)} - {one["seed"] for one in kept.get("seeds", ())})
+
+
+def _trained(experiment, seeds, row, case, settings, commit):
+    """What `_validated` or `_tested` says of each seed."""
+    if not seeds:
+        return []
+    benchmark = experiment.load("tune", case.fold)
+    guard = runs.identity(row.model, experiment.machine, benchmark, {row.name: experiment.config})
+    judged = _tested if settings.open_test_classes else _validated
+    with runs.opened(experiment.out, guard, resume=None):
+        return [judged(experiment, seed, case.fold, _Timed(experiment.out, commit)) for seed in seeds]
 
 
 def _validated(experiment, seed, fold, timed):

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
 
-from experiments import campaign
+from experiments import campaign, cases, measured
 from tests.support import commands
 from tests.support.example import Example, ExampleConfig
 from tests.support.tiny import write_tiny
@@ -184,6 +185,28 @@ def test_a_campaign_that_was_ended_goes_on_where_it_was(folder, trained, monkeyp
     assert first["whole_time"] and not second["whole_time"]
 
 
+def test_of_two_campaigns_at_once_one_waits_for_the_other(folder, trained, monkeypatch):
+    drawn, others = protocol.on_validation, []
+    wanted = campaign.Settings(
+        models=("prototypes",),
+        benchmarks=str(folder / "one.json"),
+        results=str(folder / "results"),
+        out=str(folder / "runs"),
+    )
+
+    def slow(*args):
+        if not others:
+            others.append(threading.Thread(target=measured.measure, args=(wanted,)))
+            others[0].start()
+            others[0].join(1.0)
+        return drawn(*args)
+
+    monkeypatch.setattr(protocol, "on_validation", slow)
+    measured.measure(wanted)
+    others[0].join(60)
+    assert not others[0].is_alive() and sorted(trained) == [("eszsl", 0, 0), ("prototypes", 0, 0)]
+
+
 def test_test_classes_are_opened_where_that_is_asked_for_and_each_look_is_logged(folder):
     args = *EXAMPLE[:4], "--seeds", "1", "--benchmarks", "one.json"
     assert run(folder, *args).code == 0
@@ -217,8 +240,6 @@ def test_test_classes_are_opened_where_that_is_asked_for_and_each_look_is_logged
 
 
 def test_looks_at_drawn_classes_have_a_table_of_their_own(folder):
-    from experiments import cases, measured
-
     case = cases.Case("shapes", {"dataset": "shapes", "draw": 3}, 0)
     entry = {"date": "2026-02-03 04:05", "commit": "0123456789-dirty", "numbers": dict.fromkeys(metrics.METRICS, 0.5)}
     content = {"model": "msdn", "row": "jsd", "preset": "paper", "changed": {"tau": 1}, "features": None}
