@@ -116,7 +116,7 @@ def _measure(row, case, settings, commit):
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     changed, stage = row.changed(benchmark.name), "test" if settings.open_test_classes else f"fold{case.fold}"
     folder = pathlib.Path(settings.results) / pages.FOLDER / case.benchmark / row.model
-    path = folder / f"{_stem(row, changed)}-{stage}-{key}.json"
+    path = _earlier(folder, row, changed, stage, identity) or folder / f"{_stem(row, changed)}-{stage}-{key}.json"
     if not _lacking(pages.read(path), row):
         return
     out = pathlib.Path(settings.out) / row.model / key
@@ -150,6 +150,23 @@ def _measure(row, case, settings, commit):
     means = metrics.summaries([one["numbers"] for one in content["seeds"]])
     shown = ", ".join(f"{metric} {tables.percent(means[metric]['mean'])}" for metric in _SHOWN)
     print(f"{row.model} {_stem(row, changed)} on {case.key}, {content['stage']}: {shown}; written: {path}", flush=True)
+
+
+def _earlier(folder, row, changed, stage, identity):
+    """The file of the same measurement, if there is one: also from before a model got a setting whose default changes
+    nothing. None where there is no such file."""
+    usual = _json(MODELS[row.model].Config())
+    for path in sorted(folder.glob(f"*-{stage}-*.json")):
+        kept = pages.read(path)
+        new = identity["settings"].keys() - kept["settings"].keys()
+        # The row's name, too: pages compare rows by their names.
+        names = {"row": row.name, "preset": row.overrides.preset, "changed": changed}
+        wanted = names | {name: identity[name] for name in ("case", "data", "precision")}
+        same = all(kept[name] == one for name, one in wanted.items())
+        same = same and all(pages.agree(kept[name], identity[name]) for name in ("settings", "known"))
+        if same and all(identity["settings"][name] == usual[name] for name in new):
+            return path
+    return None
 
 
 def _lacking(kept, row):

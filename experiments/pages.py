@@ -70,6 +70,11 @@ def render(results):
     return pages
 
 
+def agree(one, other):
+    """Whether settings are the same, as far as both have them: a model may have got new ones since."""
+    return all(one[name] == other[name] for name in one.keys() & other.keys())
+
+
 def row_of(content):
     """A row in words: its name, its preset, and what the command line changed."""
     preset = [f"preset {content['preset']}"] if content["preset"] else []
@@ -119,7 +124,7 @@ def _variants(files):
         settings, cases = several[0][2]["settings"], {}
         for _, path, content in several:
             case = json.dumps(content["case"], sort_keys=True)
-            if content["settings"] != settings or case in cases:
+            if not agree(content["settings"], settings) or case in cases:
                 left_out.append(path)
             else:
                 cases[case] = content

@@ -152,6 +152,21 @@ def test_a_changed_default_is_measured_anew(folder, trained, monkeypatch):
     assert {(one["row"], str(one["changed"])) for one in both} == {("defaults", "{'epochs': 1}")}
 
 
+@pytest.mark.parametrize(("more", "new"), [((), 0), (("--set", "extra=2"), 1)])
+def test_a_new_setting_of_a_model_makes_no_new_measurement_of_its_defaults(folder, trained, monkeypatch, more, new):
+    args = *EXAMPLE[:4], "--seeds", "1", "--benchmarks", "one.json"
+    run(folder, *args)
+    before = files(folder)
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(ExampleConfig):
+        extra: int = 1
+
+    monkeypatch.setattr(Example, "Config", Later)
+    assert run(folder, *args, *more).code == 0
+    assert len(files(folder)) == len(before) + new and before.items() <= files(folder).items()
+
+
 def test_a_row_that_changes_nothing_is_the_whole_method_and_all_is_the_whole_table(folder, trained):
     ran = run(folder, *EXAMPLE[:4], "--seeds", "1", "--benchmarks", "one.json", "--rows", "all")
     assert ran.code == 0, ran.err

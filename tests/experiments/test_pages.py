@@ -187,6 +187,14 @@ def test_newer_files_of_a_row_replace_older_ones_which_are_named(tmp_path):
     assert "`old.json`, `oldfold.json`." in text
 
 
+def test_a_setting_that_a_model_got_later_parts_no_draws(tmp_path):
+    put(tmp_path, "msdn", seed(0, [8, 4], [6, 4], [9, 7]), settings={"tau": 1})
+    put(tmp_path, "msdn", seed(0, [2, 4], [6, 4], [9, 7]), fold=1, settings={"tau": 1, "new": True})
+    text = pages.render(tmp_path)["birds.md"]
+    (row,) = tables_of(text)["Validation classes"]
+    assert row["draws"] == "0, 1" and "Not shown" not in text
+
+
 def test_what_no_image_speaks_for_is_a_dash(tmp_path):
     entry = seed(0, [0, 0], [0, 0], [9, 7])
     entry["numbers"] |= dict.fromkeys("TUH", None)
