@@ -219,11 +219,13 @@ def _tested(experiment, seed, fold, timed):
 
 
 def _judged(outcomes, gamma):
-    """The numbers of scores at gamma, their intervals over classes, and the images of each class that were right."""
-    rates, counts = metrics.per_class(outcomes, gamma), _counts(outcomes)
+    """The numbers of scores at gamma, their intervals over classes, and the images of each class that were right, also
+    at gamma 0."""
+    plain, counts = metrics.per_class(outcomes, 0.0), _counts(outcomes)
+    rates = metrics.per_class(outcomes, gamma) | {f"{name}0": plain[name] for name in "US"}
     right = {
-        name: np.rint(np.nan_to_num(rates[name]) * counts["seen" if name == "S" else "unseen"]).astype(int).tolist()
-        for name in rates
+        name: np.rint(np.nan_to_num(one) * counts["seen" if name[0] == "S" else "unseen"]).astype(int).tolist()
+        for name, one in rates.items()
     }
     intervals = uncertainty.intervals(outcomes, gamma)["classes"]
     return {"gamma": gamma, "numbers": metrics.numbers(outcomes, gamma), "intervals": intervals, "right": right}

@@ -224,8 +224,9 @@ def _claims(model, rows):
     """The claims of the paper whose two rows are both measured, with what is found here, as a table."""
     cells = []
     for claim in published.claims(model):
-        first, second = rows.get(claim.ahead), rows.get(claim.behind)
-        found = _paired(first, second) if first and second else None
+        at_zero = claim.behind == published.AT_ZERO
+        first, second = rows.get(claim.ahead), rows.get(claim.ahead if at_zero else claim.behind)
+        found = _paired(first, second, claim.behind if at_zero else None) if first and second else None
         if found:
             entries, shared = found
             told = [f"{_gain(entries[metric], shared)} {_verdict(entries[metric])}" for metric in claim.metrics]
@@ -279,7 +280,7 @@ def _known(value):
 
 
 def _gains(one, other, of=None):
-    """How far a variant is ahead of another one, or of its own start, in each metric that is compared."""
+    """How far a variant is ahead of another one, or of its own "start", in each metric that is compared."""
     found = _paired(one, other, of)
     return [_gain(found[0][metric], found[1]) if found else "" for metric in _COMPARED]
 
@@ -305,12 +306,21 @@ def _images(one, key):
     return one.cases[key]["images"]
 
 
-def _rates(content, part=None):
-    """{"T", "U", "S": accuracy of each class}, the mean over seeds; NaN for a class without images."""
-    entries = [entry[part] if part else entry for entry in content["seeds"]]
-    images = {name: np.array(content["images"]["seen" if name == "S" else "unseen"], float) for name in "TUS"}
+def _rates(content, of=None):
+    """{"T", "U", "S": accuracy of each class}, the mean over seeds; NaN for a class without images.
+
+    Args:
+        content: of a file.
+        of: "start" for the untrained state, AT_ZERO for gamma 0; None for the result itself.
+    """
+    entries = [entry["start"] if of == "start" else entry for entry in content["seeds"]]
+    names = {"T": "T", "U": "U0", "S": "S0"} if of == published.AT_ZERO else {name: name for name in "TUS"}
+    images = {name: np.array(content["images"]["seen" if name == "S" else "unseen"], float) for name in names}
     with np.errstate(invalid="ignore"):
-        return {name: np.mean([entry["right"][name] for entry in entries], axis=0) / images[name] for name in images}
+        return {
+            name: np.mean([entry["right"][at] for entry in entries], axis=0) / images[name]
+            for name, at in names.items()
+        }
 
 
 def _data(rows):

@@ -33,12 +33,15 @@ def numbers(model, dataset):
     return getattr(_of(model), "NUMBERS", {}).get(dataset)
 
 
+AT_ZERO = "gamma 0"  # what a claim calls its own row without calibration
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """What a paper says of two rows of its ablation table, in words.
 
     Attributes:
-        ahead, behind: names of the rows; "defaults" is the whole method.
+        ahead, behind: names of the rows; "defaults" is the whole method. `behind` may be AT_ZERO.
         said: the claim.
         metrics: in which it is made.
     """

@@ -118,7 +118,8 @@ def test_a_file_has_what_its_numbers_are_and_what_they_depend_on(folder):
     assert seed["found"]["scaling"] != "auto" and seed["seconds"] > 0 and seed["whole_time"]
     # Accuracies per class are counts, of which the numbers are the means: here all classes have images.
     for judged in (seed, seed["start"]):
-        for metric, group in (("T", "unseen"), ("U", "unseen"), ("S", "seen")):
+        groups = {"T": "unseen", "U": "unseen", "S": "seen", "U0": "unseen", "S0": "seen"}
+        for metric, group in groups.items():
             rates = np.array(judged["right"][metric]) / np.array(one["images"][group])
             assert judged["numbers"][metric] == pytest.approx(rates.mean())
             low, high = judged["intervals"][metric]

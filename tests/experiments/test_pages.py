@@ -15,7 +15,8 @@ def judged(T, U, S, gamma=0.5):
     H = 2 * unseen * seen / (unseen + seen)
     numbers = {"T": sum(T) / 20, "U": unseen, "S": seen, "H": H, "U0": 0.1, "S0": 0.9, "H0": 0.18, "AUSUC": 0.4}
     intervals = {metric: [numbers[metric] - 0.1, numbers[metric] + 0.1] for metric in METRICS}
-    return {"gamma": gamma, "numbers": numbers, "intervals": intervals, "right": {"T": T, "U": U, "S": S}}
+    right = {"T": T, "U": U, "S": S, "U0": [2, 0], "S0": [9, 9]}
+    return {"gamma": gamma, "numbers": numbers, "intervals": intervals, "right": right}
 
 
 def seed(number, *right, start=None, best=None, date="2026-01-02 03:04", **more):
@@ -176,6 +177,15 @@ def test_claims_of_a_paper_hold_or_not_or_cannot_be_told(tmp_path, monkeypatch):
     ]
 
 
+def test_a_claim_about_calibration_compares_a_row_with_itself_at_gamma_0(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "claims", lambda model: [published.Claim("a", published.AT_ZERO, "it helps", "US")])
+    put(tmp_path, "jlaf", seed(0, [8, 4], [6, 4], [7, 7]), row="a")
+    text = pages.render(tmp_path)["jlaf-ablations.md"]
+    (told,) = [line for line in text.splitlines() if "it helps" in line]
+    # U: 6 and 4 of ten images against 2 and 0; S: 7 and 7 against 9 and 9.
+    assert "| a over gamma 0 |  | +40.0 [+40.0, +40.0] holds | -20.0 [-20.0, -20.0] does not hold |" in told
+
+
 def test_newer_files_of_a_row_replace_older_ones_which_are_named(tmp_path):
     later = "2026-02-02 03:04"
     put(tmp_path, "msdn", seed(0, [8, 4], [6, 4], [9, 7]), name="old", settings={"tau": 1})
@@ -237,6 +247,6 @@ def test_the_pages_of_this_checkout_are_those_of_its_files():
 def test_claims_are_about_rows_that_the_model_has(model):
     from zslkeras.models import MODELS
 
-    rows = {*MODELS[model].ablations, pages.WHOLE}
+    rows = {*MODELS[model].ablations, pages.WHOLE, published.AT_ZERO}
     claims = published.claims(model)
     assert claims and all({one.ahead, one.behind} <= rows and set(one.metrics) <= set("TUSH") for one in claims)
