@@ -1,4 +1,4 @@
-"""The config that a command line asks for, and the numbers that a paper prints."""
+"""The config that a command line asks for, the numbers that a paper prints, and what it says of its ablations."""
 
 import dataclasses
 import importlib
