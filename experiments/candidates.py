@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from experiments import published
+from experiments import cases, published
 from zslkeras import atomic, protocol, runs
 from zslkeras.cli import flags
 from zslkeras.errors import InputError
@@ -16,40 +16,17 @@ from zslkeras.evaluation import metrics, tables
 from zslkeras.models import MODELS
 from zslkeras.names import YARDSTICKS
 
-# Where no file of benchmarks is given: three draws of images, classes and split.
-_SHAPES = {"shapes": [{"dataset": "shapes", "draw": draw} for draw in (3, 5, 10)]}
 _SHOWN = ("T", "H", "AUSUC")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Case:
-    """A draw of validation classes of one case of a benchmark."""
-
-    benchmark: str
-    flags: dict
-    fold: int
-
-    @property
-    def key(self):
-        """Its name in the file: the same wherever the data lie."""
-        said = {
-            name: pathlib.Path(str(value)).name for name, value in sorted(self.flags.items()) if name != "data_root"
-        }
-        return " ".join(f"{name}={value}" for name, value in {**said, "fold": self.fold}.items())
-
-    @property
-    def data(self):
-        return flags.Data(**self.flags)
 
 
 def transfer(settings):
     """The work of `experiments.transfer`; see there."""
     path = pathlib.Path(settings.candidates or f"results/candidates/{settings.model}.json")
     if not settings.table:
-        cases = _cases(settings)
+        draws = cases.read(settings.benchmarks, range(settings.folds))
         for name in (settings.model, *YARDSTICKS):
             book = path if name == settings.model else path.with_name(f"{name}.json")
-            _measure(name, settings, cases, book)
+            _measure(name, settings, draws, book)
     print(table(settings.model, path))
 
 
@@ -60,8 +37,8 @@ def table(model, path):
         raise InputError(f"candidates: no {path}; wanted the file of an earlier measurement")
     known = {name: _by_benchmark(entry["scores"]) for name, entry in book.items()}
     benchmarks = list(dict.fromkeys(one for scores in known.values() for one in scores))
-    cases = {name: _measured(entry["scores"]) for name, entry in book.items()}
-    whole = {name: scores for name, scores in known.items() if cases[name] == set().union(*cases.values())}
+    has = {name: _measured(entry["scores"]) for name, entry in book.items()}
+    whole = {name: scores for name, scores in known.items() if has[name] == set().union(*has.values())}
     names = {name: f"{number}" for number, name in enumerate(known, 1)}
     lines = [f"candidates of {model}: T / H / AUSUC on validation classes, percent"]
     rows = [(names[name], [_cell(scores.get(one)) for one in benchmarks]) for name, scores in known.items()]
@@ -86,28 +63,10 @@ def table(model, path):
     return "\n".join([*lines, "", tables.grid("left out", columns, rows)])
 
 
-def _cases(settings):
-    """Every draw of validation classes that is measured."""
-    asked = _SHAPES
-    if settings.benchmarks:
-        path = pathlib.Path(settings.benchmarks)
-        asked = atomic.read_json(path)
-        if not asked:
-            raise InputError(f"benchmarks: no file {path}; wanted JSON, {{name: [{{flag of data: value}}, ...]}}")
-    known, cases = flags.names_of(flags.Data), []
-    for name, several in asked.items():
-        for one in several if isinstance(several, list) else [several]:
-            wrong = set(one) - set(known) if isinstance(one, dict) else {one}
-            if wrong or "dataset" not in one:
-                raise InputError(f"benchmarks: {name} has {one!r}; wanted dataset and any of {', '.join(known)}")
-            cases += [_Case(name, one, fold) for fold in range(settings.folds)]
-    return cases
-
-
-def _measure(name, settings, cases, path):
+def _measure(name, settings, draws, path):
     """Adds the numbers of a model, or of a yardstick, to its file, case by case."""
     overrides = settings.overrides if name == settings.model else flags.Overrides()
-    for case in cases:
+    for case in draws:
         data = protocol.Data(**case.data.arguments())
         config = published.config(name, data.load("tune", MODELS[name].eats, case.fold), overrides)
         key = _key(config)
@@ -137,14 +96,14 @@ def _measure(name, settings, cases, path):
 
 def _measured(scores):
     """{(benchmark, case, seed)}: a candidate that was killed lacks some, and its means are of others."""
-    return {(name, case, seed) for name, cases in scores.items() for case, seeds in cases.items() for seed in seeds}
+    return {(name, case, seed) for name, by in scores.items() for case, seeds in by.items() for seed in seeds}
 
 
 def _by_benchmark(scores):
     """{benchmark: {metric: mean over its cases, draws and seeds}}."""
     means = {}
-    for benchmark, cases in scores.items():
-        every = [numbers for seeds in cases.values() for numbers in seeds.values()]
+    for benchmark, by_case in scores.items():
+        every = [numbers for seeds in by_case.values() for numbers in seeds.values()]
         means[benchmark] = {metric: float(np.mean([one[metric] for one in every])) for metric in _SHOWN}
     return means
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from experiments import published, report
+from experiments import published, screen
 from zslkeras import atomic, protocol, runs
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, tables, uncertainty
@@ -22,7 +22,7 @@ def compare(settings):
         row: [[metrics.numbers(*one) for one in by_fold[fold]] for fold in folds] for row, by_fold in outcomes.items()
     }
     flat = [(row, [one for seeds in by_fold for one in seeds]) for row, by_fold in numbers.items()]
-    print(report.means("mean over folds and seeds", flat))
+    print(screen.means("mean over folds and seeds", flat))
     first, *others = rows
     comparisons = {}
     for other in others:
@@ -88,7 +88,7 @@ def pair(settings):
     rows = []
     for path, other, (mine, its) in zip(paths, others, folds, strict=True):
         rows += [(path, _numbers(mine)), (other, _numbers(its))]
-    print(report.means("mean over seeds", rows))
+    print(screen.means("mean over seeds", rows))
     print(f"\nthe first of each pair against the second, paired by class, {len(paths)} pooled")
     print(tables.paired(comparison))
 

@@ -7,7 +7,7 @@ import pathlib
 import textwrap
 import time
 
-from experiments import published, report
+from experiments import published, screen
 from zslkeras import automatic, protocol, runs
 from zslkeras.errors import InputError
 from zslkeras.evaluation import tables
@@ -86,7 +86,7 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
     def expect(tune, final):
         say(tables.expected(count, tune, final))
 
-    say(report.heading(first.model, benchmark))
+    say(screen.heading(first.model, benchmark))
     out, trained = out or runs.next_folder(stem, resume), {}
     # What time allowed is no part of the settings, but the numbers depend on it.
     limits = {"select": select} | ({"minutes": first.minutes} if first.minutes else {})
@@ -128,7 +128,7 @@ def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, e
     minutes, benchmark = minutes or automatic.MINUTES, automatic.any_stage(source)
     stem = pathlib.Path("runs") / f"{AUTO}-{benchmark.name.lower()}"
     out = pathlib.Path(out) if out else runs.next_folder(stem, resume)
-    print(report.heading(AUTO, benchmark))
+    print(screen.heading(AUTO, benchmark))
     final = protocol.published_digest(source, benchmark.kind)
     identity = runs.identity(AUTO, machine, benchmark, {}, final, minutes=minutes, weights=weights)
     with runs.opened(out, identity, resume):
@@ -173,7 +173,7 @@ def _conclude(out, trained, dataset, extras):
             of_run.write_tsne(experiment, finished[0])
         if extras.views:
             of_run.write_views(experiment, finished[0], extras.views)
-        print(report.table(results[row], row))
+        print(screen.table(results[row], row))
         if extras.export:
             print(bundle.write(experiment, finished[0], extras.with_backbone, extras.weights, extras.formats))
     drawn = {row: (experiment, finished[0]) for row, (experiment, finished, _) in trained.items()}
@@ -181,4 +181,4 @@ def _conclude(out, trained, dataset, extras):
         of_run.write_confusion(out, experiment, {row: one for row, (_, one) in drawn.items()})
     if extras.attention and (lack := of_run.write_attention(out, drawn, extras.attention)):
         print(f"note: {lack}")
-    print(report.summary(results) if len(results) > 1 else "", report.LEGEND, f"written: {out}", sep="\n")
+    print(screen.summary(results) if len(results) > 1 else "", screen.LEGEND, f"written: {out}", sep="\n")

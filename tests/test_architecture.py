@@ -44,7 +44,10 @@ SHARED = ("base", "conditioning", "config", "layers", "losses", "optimizers", "o
 SHARED += ("epochs", "rows", "solved")
 COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
-    *(f"experiments.{name}" for name in ("run", "compare", "pair", "rejection", "speed", "transfer")),
+    *(
+        f"experiments.{name}"
+        for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report")
+    ),
     "tuning.run",
 )
 NUMPY_ONLY = tuple(f"zslkeras.evaluation.{name}" for name in ("metrics", "calibration", "confidence", "uncertainty"))
@@ -171,10 +174,21 @@ def test_claims_are_made_on_validation_classes_alone():
     assert asked_of("zslkeras.automatic", "protocol") == {"Choice", "Experiment", "select"}
 
 
+def test_a_campaign_opens_test_classes_in_one_function_which_a_flag_chooses():
+    functions = [node for node in TREES["experiments.measured"].body if isinstance(node, ast.FunctionDef)]
+    openers = ("protocol.finish", "protocol.select", "protocol.published")
+    assert [one.name for one in functions if any(name in ast.unparse(one) for name in openers)] == ["_tested"]
+    users = [one for one in functions if "_tested" in ast.unparse(one.body[1:]) and one.name != "_tested"]
+    assert [one.name for one in users] == ["_trained"]
+    (chosen,) = [node for node in ast.walk(users[0]) if isinstance(node, ast.IfExp)]
+    assert ast.unparse(chosen) == "_tested if settings.open_test_classes else _validated"
+
+
 def test_the_published_split_of_a_finished_run_is_looked_at_by_few():
     lookers = {name for name in MODULES if asked_of(name, "protocol") & set(PUBLISHED)}
     serving = {"zslkeras.serving.bundle", "zslkeras.serving.recognisers"}
-    assert lookers == {*serving, "zslkeras.figures.of_run", "zslkeras.runs", "zslkeras.classifier"}
+    library = {*serving, "zslkeras.figures.of_run", "zslkeras.runs", "zslkeras.classifier"}
+    assert lookers == library | {"experiments.measured"}
     users = {name for name in MODULES if lookers & set(imported(name))}
     # They come to it when everything is chosen; of `runs`, claims and searches take the guarded folder alone.
     assert users >= {"zslkeras.cli.export", "experiments.rows", "experiments.claims", "tuning.trials"}

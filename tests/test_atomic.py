@@ -70,3 +70,21 @@ def test_a_folder_is_of_one_process_at_a_time(tmp_path):
     holder.join()
     with atomic.locked(tmp_path, wait=True):
         pass
+
+
+def test_long_rows_of_numbers_have_a_line_each(tmp_path):
+    path = tmp_path / "rows.json"
+    content = {"name": "x", "rows": [{"a": [1, 2]}, {"a": [3, float("nan")]}], "none": []}
+    atomic.write_lines(path, content)
+    lines = [
+        "{",
+        '  "name": "x",',
+        '  "rows": [',
+        '    {"a": [1, 2]},',
+        '    {"a": [3, null]}',
+        "  ],",
+        '  "none": []',
+        "}",
+    ]
+    assert path.read_text().splitlines() == lines
+    assert atomic.read_json(path) == {"name": "x", "rows": [{"a": [1, 2]}, {"a": [3, None]}], "none": []}

@@ -9,7 +9,7 @@ import uuid
 
 import numpy as np
 
-from experiments import report, rows
+from experiments import rows, screen
 from tuning import search, spaces
 from zslkeras import atomic, protocol, runs
 from zslkeras.errors import Failed, InputError
@@ -40,7 +40,7 @@ def run(settings):
     if role == "worker":
         _work(settings, base, identity)
         return
-    print(report.heading(settings.model, benchmark), f"written to {out}", sep="\n", flush=True)
+    print(screen.heading(settings.model, benchmark), f"written to {out}", sep="\n", flush=True)
     with runs.opened(out, identity, settings.resume):
         for symbol, values in sweeps:
             _draw_sweep(settings, out, symbol, values, known)

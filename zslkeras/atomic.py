@@ -78,6 +78,17 @@ def write_json(path, content):
     write_text(path, json.dumps(_finite(content), indent=2) + "\n")
 
 
+def write_lines(path, content):
+    """Writes a JSON object with a line for each of its values, or for each item of a list: for long rows of numbers."""
+    entries = []
+    for key, value in _finite(content).items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n    " + ",\n    ".join(json.dumps(item) for item in value) + "\n  ]"
+        entries.append(f"  {json.dumps(key)}: {text}")
+    write_text(path, "{\n" + ",\n".join(entries) + "\n}\n")
+
+
 def read_json(path, kind=dict):
     """The object in a JSON file; empty where there is no file.
 

@@ -116,6 +116,26 @@ class Finished:
     confidence: Confidence | None = None  # of test rows; None in a run of an earlier version
 
 
+@dataclasses.dataclass(frozen=True)
+class Validated:
+    """One seed in stage tune, for claims made on validation classes.
+
+    Attributes:
+        outcomes: of the chosen state on the validation classes.
+        gamma: with the highest H there; it is chosen on the very rows that it is judged on.
+        state, history, found: as of a Choice.
+        start, start_gamma: the same of the untrained state, where a closed form makes that worth comparing; else None.
+    """
+
+    outcomes: metrics.Outcomes
+    gamma: float
+    state: int
+    history: list
+    found: dict
+    start: metrics.Outcomes | None = None
+    start_gamma: float | None = None
+
+
 def select(experiment, seed, fold=0, expect=None):
     """Trains in stage tune; chooses the state with the highest AUSUC, and its gamma with the highest H.
 
@@ -198,10 +218,18 @@ def rebuilt(experiment, finished, benchmark, trained=True):
     return model
 
 
+def on_validation(experiment, seed, fold=0):
+    """The Validated of a seed on a draw of validation classes."""
+    experiment, found = _resolved(experiment, fold)
+    run = _train(experiment, "tune", seed, fold)
+    start = (_unpack(run.start, run), run.history[0]["gamma"]) if run.start else (None, None)
+    return Validated(_unpack(run.arrays, run), run.history[run.best]["gamma"], run.best, run.history, found, *start)
+
+
 def validated(experiment, seed, fold=0):
-    """The Outcomes on the validation classes at the chosen state, and its gamma; for claims made on validation."""
-    run = _train(_resolved(experiment, fold)[0], "tune", seed, fold)
-    return _unpack(run.arrays, run), run.history[run.best]["gamma"]
+    """The Outcomes on the validation classes at the chosen state, and its gamma."""
+    one = on_validation(experiment, seed, fold)
+    return one.outcomes, one.gamma
 
 
 def yardsticks(experiment, finished):

@@ -60,7 +60,7 @@ def identity(model, machine, benchmark, configs, published=None, **more):
 
 
 @contextlib.contextmanager
-def opened(out, identity, resume):
+def opened(out, identity, resume, wait=False):
     """Makes and checks the folder of a run, and keeps other processes out of it until the end.
 
     Removes it again if wrong input keeps training from starting.
@@ -69,6 +69,7 @@ def opened(out, identity, resume):
         out: the folder.
         identity: from `identity`.
         resume: True to go on with what is there, False to refuse it, None to go on if anything is there.
+        wait: whether to wait for another process that works there, or to refuse.
     """
     path, made = out / "run.json", [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     before = require_same(out, identity, resume)
@@ -76,7 +77,7 @@ def opened(out, identity, resume):
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _not_written(out, error) from None
-    with atomic.locked(out):
+    with atomic.locked(out, wait):
         try:
             if not before:
                 try:
@@ -176,11 +177,11 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "seeds": [one.choice.seed for one in finished],
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
-        "best_on_test": _best_on_test(finished),
+        "best_on_test": best_on_test(finished),
         "start": _start(finished),
         "yardsticks": {
             name: _selected([other])
-            | {"best_on_test": _best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
+            | {"best_on_test": best_on_test([other]), "versus": uncertainty.versus([(ours, [protocol.scored(other)])])}
             for name, other in others.items()
         },
         "without_yardsticks": reason,
@@ -194,7 +195,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},
         "config": dataclasses.asdict(experiment.config),
         "data": dataclasses.asdict(experiment.data),
-        "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+        "versions": versions(),
         "commit": commit(),
         "dataset_digest": benchmark.digest,
         "wall_seconds": round(seconds, 1),
@@ -222,7 +223,7 @@ def _start(finished):
     return _selected(starts) | {"versus": uncertainty.versus([(ours, theirs)]), "kept": kept}
 
 
-def _best_on_test(finished):
+def best_on_test(finished):
     """What the papers report: T, H with its U and S, H0 with its U0 and S0, and AUSUC; each at its best state."""
     numbers = []
     for one in finished:
@@ -254,6 +255,11 @@ def _paper_rule(rule, finished):
         return None
     columns = metrics.summaries([metrics.numbers(one.outcomes, rule["gamma"]) for one in finished])
     return rule | {metric: columns[metric] for metric in ("U", "S", "H")}
+
+
+def versions():
+    """Of what numbers depend on."""
+    return {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def commit():

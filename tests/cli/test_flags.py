@@ -15,7 +15,10 @@ from zslkeras.errors import Failed, InputError
 
 COMMANDS = {
     **{f"zslkeras {name}": f"zslkeras.cli.{name}" for name in ("prepare", "predict", "export", "serve")},
-    **{f"python -m experiments.{name}": f"experiments.{name}" for name in ("run", "compare", "pair", "speed")},
+    **{
+        f"python -m experiments.{name}": f"experiments.{name}"
+        for name in ("run", "compare", "pair", "speed", "campaign", "report")
+    },
     "python -m tuning.run": "tuning.run",
 }
 
@@ -203,6 +206,8 @@ REFUSED = {
     "zslkeras export": (["--model", "aspn"], ["--seeds", "1"], ["--precision", "float32"], ["--out", "x"]),
     "python -m tuning.run": (["--describe"], ["--select", "val"], ["--plot_tsne"], ["--formats", "onnx"]),
     "zslkeras predict": (["--host", "x"], ["--name", "x"], ["--serve", "1"]),
+    "python -m experiments.campaign": (["--dataset", "flo"], ["--resume"], ["--select", "val"], ["--export"]),
+    "python -m experiments.report": (["--model", "aspn"], ["--benchmarks", "x"], ["--out", "x"]),
     "python -m experiments.run": (["--rows", "a"], ["--folds", "1"], ["--trials", "2"]),
 }
 

@@ -1,6 +1,7 @@
 """The numbers against hand-worked tables and slow references: loops over the definitions, in exact fractions."""
 
 import dataclasses
+import itertools
 import time
 from fractions import Fraction
 
@@ -148,10 +149,10 @@ def test_own_answers_are_as_good_as_scores_that_say_so(seed):
     assert metrics.numbers(got, 0.3)["U"] == metrics.evaluate(scores, labels, seen, unseen, 0.3)["U"]
 
 
-def test_answers_that_are_no_seen_classes_are_named():
+def test_answers_that_are_no_candidates_are_named():
     scores, labels = np.zeros((3, 4)), np.array([0, 1, 2])
-    with pytest.raises(ValueError, match="1 seen_answers are not seen classes, first 2 in row 1"):
-        metrics.outcomes(scores, labels, [0, 1], [2, 3], [0, 2, 1])
+    with pytest.raises(ValueError, match="1 seen_answers are no candidates, first 7 in row 1"):
+        metrics.outcomes(scores, labels, [0, 1], [2, 3], [0, 7, 1])
     with pytest.raises(ValueError, match=r"seen_answers have shape \(2,\), expected \(3,\): one per row"):
         metrics.outcomes(scores, labels, [0, 1], [2, 3], [0, 1])
 
@@ -200,6 +201,41 @@ def test_random_cases_equal_the_slow_reference(seed):
     assert harmonic == pytest.approx(float(expected_harmonic), abs=1e-12)
     assert abs(gamma) == pytest.approx(abs(float(expected_gamma)), abs=1e-12)  # -g and g may tie
     assert harmonic == metrics.numbers(outcomes, gamma)["H"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_model_may_answer_unseen_classes_itself(seed):
+    """U may then be above 0 at the lowest gamma, and fall as gamma rises; the area is that under the curve all the
+    same."""
+    generator = np.random.default_rng(seed)
+    seen, unseen, labels = np.array([1, 2, 4]), np.array([0, 3]), generator.integers(0, 5, 30)
+    scores = generator.integers(0, 9, (30, 5)) / 4
+    answers = np.where(generator.random(30) < 0.4, labels, generator.integers(0, 5, 30))
+    outcomes = metrics.outcomes(scores, labels, seen, unseen, answers)
+    best_unseen, flip = unseen[scores[:, unseen].argmax(1)], scores[:, seen].max(1) - scores[:, unseen].max(1)
+
+    def point(gamma):
+        right = np.where(gamma > flip, best_unseen, answers) == labels
+        return [np.mean([right[labels == c].mean() for c in ids]) for ids in (seen, unseen)]
+
+    edges = np.unique(flip)
+    gammas = [edges[0] - 1, *(edges[:-1] + np.diff(edges) / 2), edges[-1] + 1]
+    points = [point(gamma) for gamma in gammas]
+    area = sum((S - next_S) * (U + next_U) / 2 for (S, U), (next_S, next_U) in itertools.pairwise(points))
+    got = metrics.numbers(outcomes, 0.3)
+    assert got["AUSUC"] == pytest.approx(area)
+    assert [got["S"], got["U"]] == pytest.approx(point(0.3))
+    U, S = metrics.curve(outcomes)
+    np.testing.assert_allclose([*dict.fromkeys(zip(S.round(9), U.round(9), strict=True))], merged(points), atol=1e-9)
+    gamma, H = calibration.best_gamma(outcomes)
+    assert pytest.approx(H) == max(metrics.harmonic(U, S) for S, U in points)
+    assert metrics.numbers(outcomes, gamma)["H"] == H
+    assert U[0] > 0
+
+
+def merged(points):
+    """Neighbouring points that are the same are one."""
+    return [*dict.fromkeys((round(S, 9), round(U, 9)) for S, U in points)]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments import report
 from experiments import run as run_command
+from experiments import screen
 from tests.support.commands import assert_refused, call, result_of
 from tests.support.tiny import SIDE, tiny, write_colours
 from zslkeras import protocol, runs
@@ -593,7 +593,7 @@ def test_pointing_on_the_screen():
         "part_to_whole": {"all attributes": entry(0.5, 0.25, 0.246)},
         "class": {"true class": entry(1.0, 0.1, 0.3)},
     }
-    assert report.pointing(table).splitlines() == [
+    assert screen.pointing(table).splitlines() == [
         "                                     trained untrained    chance",
         "  part_to_whole, all attributes         50.0      25.0      24.6",
         "  class, true class                    100.0      10.0      30.0",

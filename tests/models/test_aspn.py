@@ -793,6 +793,11 @@ def test_dropout_is_of_training_alone():
     )
 
 
+def test_f_and_g_can_be_as_wide_as_the_hidden_layer_as_printed():
+    model = ASPN.for_benchmark(small(), Config(hidden=24, attention_dim=None, critic_hidden=16, scaling="l2"))
+    assert model.f.kernel.shape == model.g.kernel.shape == (24, 24)
+
+
 def test_the_sizes_of_awa_have_the_parameters_of_table_2():
     model = ASPN(Config(), (2048,), np.zeros((50, 85), np.float32), np.arange(50) < 40)
     assert model.noise_dim == 85  # |z|: the paper is silent

@@ -92,6 +92,16 @@ def test_a_perfect_prediction_has_a_finite_slope(norm):
     assert abs(float(value)) < 1e-5 and np.isfinite(tape.gradient(value, predicted)).all()
 
 
+def test_a_relative_prediction_error_does_not_know_how_long_embeddings_are():
+    generator = np.random.default_rng(0)
+    predicted, attributes = generator.standard_normal((2, 5, 7))
+    unit = np.mean(np.sum(attributes**2, axis=1))
+    wanted = dcen.prediction_loss(predicted, attributes, "relative", unit)
+    assert float(wanted) == pytest.approx(np.mean(np.sum((predicted - attributes) ** 2, axis=1)) / unit)
+    longer = dcen.prediction_loss(9 * predicted, 9 * attributes, "relative", 81 * unit)
+    assert float(longer) == pytest.approx(float(wanted))
+
+
 @pytest.mark.parametrize("size", [9, 1])
 def test_info_nce(size):
     queries, keys, queue = RNG.standard_normal((5, 6)), RNG.standard_normal((5, 6)), RNG.standard_normal((size, 6))
@@ -354,7 +364,7 @@ def from_features(model, batch, features, keys, **weights):
     if config.lambda2:
         visual, semantic, *decoder = weights.get("predictor") or predictor_of(model)
         attribute = reference.predict(features, h[labels], visual, semantic, decoder, training=True)
-        predicted = reference.prediction(attribute, attributes[labels], config.prediction_norm)
+        predicted = reference.prediction(attribute, attributes[labels], config.prediction_norm, attributes)
     losses = {"instance_loss": identity, "semantic_loss": aligned, "prediction_loss": predicted}
     return losses, reference.total(identity, aligned, predicted, config.lambda1, config.lambda2)
 
@@ -371,6 +381,7 @@ def unit(rows):
 CONFIGS = {
     **{name: overrides for name, overrides in DCEN.ablations.items() if not name.startswith("views")},
     "printed norm": {"prediction_norm": "printed"},
+    "relative norm": {"prediction_norm": "relative"},
     "three blocks": {"blocks": 3},
     "one block": {"blocks": 1},
     "no mask": {"sigma": 0.0},
@@ -709,7 +720,7 @@ def test_weights_from_a_file_are_those_of_both_networks(tmp_path):
 @pytest.mark.parametrize(
     "name, value, wanted",
     [
-        ("prediction_norm", "none", "one of squared, printed"),
+        ("prediction_norm", "none", "one of squared, printed, relative"),
         ("lambda1", -0.1, "at least 0"),
         ("frozen_epochs", -1, "at least 0"),
         ("sigma", 30, "at least 0 and at most 1"),

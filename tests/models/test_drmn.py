@@ -662,6 +662,38 @@ def test_the_printed_ensemble_is_the_same_where_the_head_gives_unseen_classes_no
     assert kept.mean() > 0.9
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.3, 0.5])
+def test_the_second_argmax_runs_over_all_classes_as_printed_where_the_config_says(beta):
+    model, seen = decider(beta, second_argmax="all")
+    o, g = rows_with_ties()
+    rows = list(zip(*map(np.float64, (o, g)), strict=True))
+    wanted = np.array([reference.ensemble(*row, seen, beta, within_seen=False) for row in rows])
+    got = model.decide(tf.constant(o), pictures_of(g), seen, model.paper_rule["gamma"]).numpy()
+    np.testing.assert_array_equal(got, wanted)
+    within, _ = decider(beta)
+    answers = within.decide(tf.constant(o), pictures_of(g), seen, 1.0).numpy()
+    assert (~seen[got])[seen[answers]].any() and (seen[got] <= seen[answers]).all()
+    # Evaluation takes the same decisions, and their numbers.
+    labels = np.arange(len(o)) % 6
+    printed = model.seen_answers(tf.constant(o), pictures_of(g), seen).numpy()
+    outcomes = metrics.outcomes(o, labels, np.flatnonzero(seen), np.flatnonzero(~seen), seen_answers=printed)
+    np.testing.assert_array_equal(outcomes.decisions(1.0), got)
+    direct = metrics.accuracy_of_labels(got, labels, np.flatnonzero(seen), np.flatnonzero(~seen))
+    assert {name: metrics.numbers(outcomes, 1.0)[name] for name in "USH"} == pytest.approx(direct)
+
+
+def test_as_printed_the_head_gives_nothing_to_classes_that_it_was_not_trained_with():
+    model, seen = decider(0.3, second_argmax="all")
+    within, _ = decider(0.3)
+    o, g = rows_with_ties()
+    more, mask = np.concatenate([o, o[:, :1]], axis=1), np.append(seen, False)
+    # Where o is higher for a seen class, and so at any gamma from 0, nothing else can win.
+    rows = np.where(seen, o, -np.inf).max(1) > np.where(~mask, more, -np.inf).max(1)
+    score = tf.function(lambda scores: model.seen_answers(scores, pictures_of(g), mask))
+    want = within.seen_answers(tf.constant(more), pictures_of(g), mask)
+    np.testing.assert_array_equal(score(tf.constant(more))[rows], want[rows])
+
+
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, -1.0])
 def test_evaluation_decides_as_the_model(gamma):
     model, seen = decider(0.3)
@@ -702,6 +734,41 @@ def test_without_a_head_to_ask_answers_are_the_highest_scores(overrides):
     o, g = rows_with_ties()
     wanted = np.argmax(np.where(seen, o, -np.inf), axis=1)
     np.testing.assert_array_equal(model.seen_answers(tf.constant(o), pictures_of(g), seen), wanted)
+
+
+# Prototypes of attribute vectors.
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_prototypes_can_be_a_trained_map_of_attribute_vectors(trained):
+    benchmark = small()
+    wanted = reference_unit(benchmark.attribute_vectors)
+    model = fresh(benchmark, prototypes="vectors", train_vectors=trained)
+    np.testing.assert_allclose(model.attribute_vectors, wanted, rtol=1e-5)
+    np.testing.assert_allclose(model._prototypes(), wanted @ model.vector_map.numpy(), rtol=1e-4, atol=1e-7)
+    before = [np.array(one) for one in (model.attribute_vectors, model.vector_map)]
+    model.compile()
+    rows = benchmark.train[:8]
+    model.train_step((tuple(map(tf.constant, benchmark.take(rows))), tf.constant(benchmark.labels[rows])))
+    assert (model.attribute_vectors.numpy() != before[0]).any() == trained
+    assert (model.vector_map.numpy() != before[1]).any()
+    again = DRMN.from_config(model.get_config())
+    assert [tuple(one.shape) for one in again.weights] == [tuple(one.shape) for one in model.weights]
+
+
+def reference_unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def test_prototypes_of_vectors_start_as_long_as_drawn_ones():
+    drawn, mapped = (np.linalg.norm(fresh(prototypes=one)._prototypes(), axis=1).mean() for one in ("drawn", "vectors"))
+    assert mapped == pytest.approx(drawn, rel=0.4)
+
+
+def test_prototypes_of_vectors_need_vectors():
+    benchmark = dataclasses.replace(small(), attribute_vectors=None)
+    with pytest.raises(InputError, match="^prototypes: got vectors for data without attribute_vectors"):
+        fresh(benchmark, prototypes="vectors")
 
 
 # The global branch.

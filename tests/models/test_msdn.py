@@ -324,6 +324,27 @@ def test_the_sizes_of_cub(overrides, matrices):
     np.testing.assert_allclose(np.std(model.w1), 1.0, rtol=0.01)
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_attribute_vectors_are_trained_as_released_or_stay(trained):
+    benchmark = small()
+    model = made(benchmark, train_vectors=trained)
+    before = model.attribute_vectors.numpy()
+    rows = benchmark.train[:6]
+    model.train_step((tf.constant(benchmark.take(rows)), tf.constant(benchmark.labels[rows])))
+    assert (model.attribute_vectors.numpy() != before).any() == trained
+    assert MSDNConfig().train_vectors
+
+
+def test_the_baseline_is_uniform_attention():
+    """Scores are linear in regions: the score of the mean region is the mean of the scores."""
+    inputs = tf.constant(small().inputs[:4])
+    branch, baseline = (fresh(branches=one) for one in ("attribute_to_visual", "baseline"))
+    scores = [model.attribute_scores(inputs)["attribute_to_visual"] for model in (branch,)]
+    scores += [next(iter(baseline.attribute_scores(inputs).values()))]
+    assert not branch.w2.numpy().any() and np.abs(scores[0]).max() > 1e-3
+    np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-6)
+
+
 def test_without_attribute_vectors_they_start_at_random():
     benchmark = dataclasses.replace(small(), attribute_vectors=None)
     model, other = fresh(benchmark, vector_dim=9), fresh(benchmark, vector_dim=9)
@@ -333,6 +354,15 @@ def test_without_attribute_vectors_they_start_at_random():
     again = MSDN.from_config(model.get_config())
     again.set_weights(model.get_weights())
     np.testing.assert_array_equal(again(benchmark.inputs[:3]), model(benchmark.inputs[:3]))
+
+
+def test_attribute_vectors_can_be_drawn_whatever_the_benchmark_has():
+    given, drawn = small(), dataclasses.replace(small(), attribute_vectors=None)
+    wanted = fresh(drawn, vector_dim=9)
+    model = fresh(given, vector_dim=9, vectors="drawn")
+    np.testing.assert_array_equal(model.attribute_vectors, wanted.attribute_vectors)
+    assert MSDN.from_config(model.get_config()).attribute_vectors.shape == (4, 9)
+    assert not np.allclose(fresh(given).attribute_vectors[:, :5], model.attribute_vectors[:, :5])
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])

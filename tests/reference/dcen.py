@@ -44,12 +44,15 @@ def triplet(distances, labels):
     return total / len(distances)
 
 
-def prediction(predicted, attributes, norm):
-    """L_sp, Eq. (4), mean over pictures: "printed" is the norm of what is missed, "squared" its square."""
+def prediction(predicted, attributes, norm, of_classes=None):
+    """L_sp, Eq. (4), mean over pictures: "printed" is the norm of what is missed, "squared" its square, and "relative"
+    that in units of the mean square of `of_classes`."""
     total = 0.0
     for got, wanted in zip(predicted, attributes, strict=True):
         squares = sum((x - y) ** 2 for x, y in zip(got, wanted, strict=True))
         total += np.sqrt(squares) if norm == "printed" else squares
+    if norm == "relative":
+        total /= sum(sum(x * x for x in row) for row in of_classes) / len(of_classes)
     return total / len(predicted)
 
 

@@ -28,18 +28,30 @@ def best_gamma(outcomes):
     Of equally good intervals, the one whose middle is nearest to 0 wins. If no gamma gives H > 0, gamma is 0.
     """
     unseen, seen = metrics.group_of(outcomes, 0.0, True), metrics.group_of(outcomes, 0.0, False)
-    # Rows that are wrong within their own group are wrong at every gamma, so their flips change nothing.
-    breaks, where = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]), return_inverse=True)
-    where = np.split(where, [np.count_nonzero(unseen.own)])
-    gained, lost = (np.bincount(w, g.share[g.own], len(breaks)) for w, g in zip(where, (unseen, seen), strict=True))
-    # Entry k holds for breaks[k] < gamma <= breaks[k + 1]. Below all breaks U = 0 and above them S = 0, so H = 0.
-    H = metrics.harmonic(np.cumsum(gained)[:-1], np.cumsum(lost[::-1])[::-1][1:])
+    # Rows that are right or wrong on both sides of their flip change nothing.
+    moving = [group.step != 0 for group in (unseen, seen)]
+    breaks, where = np.unique(
+        np.concatenate([group.flip[rows] for group, rows in zip((unseen, seen), moving, strict=True)]),
+        return_inverse=True,
+    )
+    where = np.split(where, [np.count_nonzero(moving[0])])
+    steps = [
+        np.bincount(places, (group.share * group.step)[rows], len(breaks))
+        for places, group, rows in zip(where, (unseen, seen), moving, strict=True)
+    ]
+    # Entry 0 holds up to breaks[0], where U = 0 unless a model answers unseen classes itself, and entry k for
+    # breaks[k - 1] < gamma <= breaks[k]. Above all breaks S = 0, so H = 0.
+    U = unseen.share @ unseen.before + np.concatenate([[0.0], np.cumsum(steps[0])])[:-1]
+    S = -np.cumsum(steps[1][::-1])[::-1]
+    H = metrics.harmonic(U, S)
     gamma = 0.0
     if H.size and H.max() > 0:
         best = np.isclose(H, H.max(), rtol=0, atol=1e-12)  # sums in another order differ by rounding
-        low, high = breaks[:-1][best], breaks[1:][best]
+        low, high = np.concatenate([breaks[:1], breaks[:-1]])[best], breaks[best]
         middle = low + (high - low) / 2
-        middle = np.where(middle > low, middle, high)  # neighbouring floats have no middle; high is inside
+        middle = np.where(
+            middle > low, middle, high
+        )  # neighbouring floats, and entry 0, have no middle; high is inside
         gamma = float(middle[np.abs(middle).argmin()])
     table = metrics.per_class(outcomes, gamma)
     return gamma, float(metrics.harmonic(metrics.mean_over_classes(table["U"]), metrics.mean_over_classes(table["S"])))

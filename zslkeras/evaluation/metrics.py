@@ -8,8 +8,8 @@ AUSUC  area under the curve of (S, U) as gamma runs over all reals, exact: no gr
 
 The metrics need only two facts about a row's scores: the best class of each group, and the gamma at which the row
 switches from one to the other. `Outcomes` keeps these facts, so scores can be summarised batch by batch and thrown
-away. A model may answer with a seen class other than the one with the highest score (`seen_answers`); the gamma at
-which the row switches stays the same. A metric without any rows is NaN.
+away. Below that gamma a model may answer with a class other than the seen one with the highest score (`seen_answers`);
+the gamma at which the row switches stays the same. A metric without any rows is NaN.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Outcomes:
 
     Args:
         labels: [N] each row's class.
-        best_seen: [N] the seen class with the highest score, or the model's own answer among the seen classes; -1 if
-            there are no seen classes.
+        best_seen: [N] the seen class with the highest score, or what the model answers in its place, which may be an
+            unseen class; -1 if there are no seen classes.
         best_unseen: [N] the same among unseen classes.
         flip: [N] float64, best seen score - best unseen score: above this gamma the row goes to `best_unseen`.
         seen: ids of the seen classes, ascending.
@@ -73,8 +73,8 @@ def outcomes(scores, labels, seen, unseen, seen_answers=None):
         scores: [N, C].
         labels: [N].
         seen, unseen: class ids, columns of `scores`.
-        seen_answers: [N] the seen class that the model answers if gamma leaves the row to the seen classes; None for
-            the one with the highest score.
+        seen_answers: [N] the class that the model answers if gamma leaves the row to the seen classes; None for the
+            seen one with the highest score.
     """
     scores = np.asarray(scores)
     labels, seen, unseen = _checked_labels(labels, seen, unseen)
@@ -85,7 +85,7 @@ def outcomes(scores, labels, seen, unseen, seen_answers=None):
         raise ValueError(f"class ids run from {ids.min()} to {ids.max()}, but scores have {scores.shape[1]} columns")
     best_seen, best_unseen, flip = _contest(scores, seen, unseen)
     if seen_answers is not None:
-        best_seen = _checked_answers(seen_answers, labels, seen)
+        best_seen = _checked_answers(seen_answers, labels, ids)
     return Outcomes(labels, best_seen, best_unseen, flip, seen, unseen)
 
 
@@ -179,14 +179,15 @@ def pointing(maps, masks):
 def curve(outcomes):
     """U [k] and S [k] between break points, for ascending gamma: from (0, S among seen classes only) to (T, 0)."""
     unseen, seen = group_of(outcomes, 0.0, True), group_of(outcomes, 0.0, False)
-    breaks = np.unique(np.concatenate([unseen.flip[unseen.own], seen.flip[seen.own]]))
+    breaks = np.unique(np.concatenate([group.flip[group.step != 0] for group in (unseen, seen)]))
     edges = np.concatenate([[-np.inf], breaks])  # a row flips at gammas above its flip
     sums = []
     for group in (unseen, seen):
-        order = np.argsort(group.flip[group.own], kind="stable")
-        total = np.concatenate([[0.0], np.cumsum(group.share[group.own][order])])
-        sums.append(total[np.searchsorted(group.flip[group.own][order], edges, side="right")])
-    return sums[0], sums[1][-1] - sums[1]
+        order = np.argsort(group.flip, kind="stable")
+        steps = np.cumsum((group.share * group.step)[order])
+        total = group.share @ group.before + np.concatenate([[0.0], steps])
+        sums.append(total[np.searchsorted(group.flip[order], edges, side="right")])
+    return sums[0], sums[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -196,7 +197,8 @@ class Group:
     counts: np.ndarray  # [classes with rows] how many rows each has
     share: np.ndarray  # [N] what a row adds to an accuracy: 1 / (rows of its class * classes)
     flip: np.ndarray  # [N]
-    own: np.ndarray  # [N] right among the candidates of its own group
+    before: np.ndarray  # [N] bool, right while gamma is below its flip
+    step: np.ndarray  # [N] what its flip adds to that: 1, 0 or -1
     right: np.ndarray  # [N, 3] right among the candidates of its own group, among all at gamma, among all at gamma 0
 
 
@@ -207,18 +209,20 @@ def group_of(outcomes, gamma, unseen):
     labels = outcomes.labels[rows]
     counts = np.unique(labels, return_counts=True)[1]
     share = 1.0 / (np.repeat(counts, counts) * len(counts))
-    given = [outcomes.best_unseen if unseen else outcomes.best_seen, outcomes.decisions(gamma), outcomes.decisions(0.0)]
-    right = np.stack([ids[rows] == labels for ids in given], axis=1)
-    return Group(counts, share, outcomes.flip[rows], right[:, 0], right.astype(np.float64))
+    before, after = (ids[rows] == labels for ids in (outcomes.best_seen, outcomes.best_unseen))
+    given = [ids[rows] == labels for ids in (outcomes.decisions(gamma), outcomes.decisions(0.0))]
+    right = np.stack([after if unseen else before, *given], axis=1).astype(np.float64)
+    return Group(counts, share, outcomes.flip[rows], before, after.astype(np.float64) - before, right)
 
 
 def flip_order(unseen, seen):
-    """The order of flips that AUSUC needs: the rows where U rises, those where S falls, and S's places among U's."""
-    rising, falling = np.flatnonzero(unseen.own), np.flatnonzero(seen.own)
-    rising = rising[np.argsort(unseen.flip[rising], kind="stable")]
+    """What AUSUC needs of flips, in their order: the unseen rows that change U and by how much, which of them are right
+    before, the seen rows where S falls, and the places of those among the others."""
+    changing, falling = np.flatnonzero(unseen.step), np.flatnonzero(seen.step)
+    changing = changing[np.argsort(unseen.flip[changing], kind="stable")]
     falling = falling[np.argsort(seen.flip[falling], kind="stable")]
-    sides = (np.searchsorted(unseen.flip[rising], seen.flip[falling], side=side) for side in ("left", "right"))
-    return rising, falling, *sides
+    sides = (np.searchsorted(unseen.flip[changing], seen.flip[falling], side=side) for side in ("left", "right"))
+    return changing, unseen.step[changing], unseen.before, falling, *sides
 
 
 def ausuc(order, unseen_weights, seen_weights):
@@ -226,13 +230,15 @@ def ausuc(order, unseen_weights, seen_weights):
 
     When gamma passes the flip of a seen row, S falls by that row's weight. U is then the weight of the unseen rows with
     a lower flip. So the trapezoids sum to a Mann-Whitney statistic: the weight of the pairs whose unseen row flips
-    first, where equal flips count half (the curve runs diagonally there). A resample changes only the weights.
+    first, where equal flips count half (the curve runs diagonally there). A resample changes only the weights. Where a
+    model answers unseen classes itself, some unseen rows are right before their flip, and U may fall at it.
     """
     if not unseen_weights.shape[1] or not seen_weights.shape[1]:
         return np.full(len(unseen_weights), np.nan)
-    rising, falling, below, up_to = order
-    U = np.zeros((len(unseen_weights), len(rising) + 1))
-    np.cumsum(unseen_weights[:, rising], axis=1, out=U[:, 1:])
+    changing, steps, before, falling, below, up_to = order
+    U = np.zeros((len(unseen_weights), len(changing) + 1))
+    np.cumsum(unseen_weights[:, changing] * steps, axis=1, out=U[:, 1:])
+    U += unseen_weights @ before[:, None]
     U = np.take(U, below, axis=1) + np.take(U, up_to, axis=1)
     return np.einsum("rn,rn->r", U, seen_weights[:, falling]) / 2
 
@@ -291,13 +297,13 @@ def _checked_labels(labels, seen, unseen):
     return labels, seen, unseen
 
 
-def _checked_answers(answers, labels, seen):
+def _checked_answers(answers, labels, candidates):
     answers = np.asarray(answers)
     if answers.shape != labels.shape:
         raise ValueError(f"seen_answers have shape {answers.shape}, expected {labels.shape}: one per row")
-    if len(strange := np.flatnonzero(~np.isin(answers, seen))):
+    if len(strange := np.flatnonzero(~np.isin(answers, candidates))):
         first = strange[0]
-        raise ValueError(f"{len(strange)} seen_answers are not seen classes, first {answers[first]} in row {first}")
+        raise ValueError(f"{len(strange)} seen_answers are no candidates, first {answers[first]} in row {first}")
     return answers
 
 

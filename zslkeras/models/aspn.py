@@ -13,6 +13,8 @@ Deviations, each a field of the config with the printed form at hand:
   two thousand times L_cls (the predecessor's released code takes means too).
 - Eq. (5) divides by a sum over i, the rows of f, and Eq. (6) sums over the same i, where the text and Fig. 2 say row
   softmax: `attention_axis`. Either way a feature becomes a weighted mean of others; f and g change places.
+- Eq. (5) prints f and g as wide as what they read, the hidden layer: `attention_dim` None. That exceeds Table 2, whose
+  13.9 million parameters the preset "paper" has with a width of 225, which is ours.
 - Attention depends on the other classes in the list. Training looks within the batch as printed; prototypes look at
   the classes of the stage with z = 0, so that a class has the same score in any list: `context`.
 """
@@ -52,7 +54,7 @@ class ASPNConfig(BesideConfig):
     attention: bool = True
     # Not in the paper.
     noise_dim: int | None = setting(16, least=1)  # |z|; None: the width of the embedding, which reproduces Table 2
-    attention_dim: int = setting(64, least=1)  # width of f and g; reproduces Table 2's parameters
+    attention_dim: int | None = setting(64, least=1)  # width of f and g; None: of the hidden layer, as Eq. (5) prints
     attention_axis: str = setting("row", choices=("row", "column"))  # "column" is Eq. (5) as printed
     # "fixed": prototypes attend to the classes of the stage; "candidates": to the list they are in.
     context: str = setting("fixed", choices=("fixed", "candidates"))
@@ -169,8 +171,8 @@ class ASPN(ZeroShotModel):
         hidden, to_hidden = config.hidden, {"activation": config.hidden_activation}
         self.hidden = dense(semantics + self.noise_dim, hidden, "encoder_hidden", **to_hidden)
         self.out = dense(hidden, width, "encoder_out", activation=config.visual_activation)
-        self.f = dense(hidden, config.attention_dim, "attention_f", use_bias=False)
-        self.g = dense(hidden, config.attention_dim, "attention_g", use_bias=False)
+        self.f = dense(hidden, config.attention_dim or hidden, "attention_f", use_bias=False)
+        self.g = dense(hidden, config.attention_dim or hidden, "attention_g", use_bias=False)
         share = np.log(config.alpha / (1 - config.alpha))
         self.alpha_logit = self.add_weight(
             shape=(), initializer=keras.initializers.Constant(share), trainable=config.attention, name="alpha_logit"

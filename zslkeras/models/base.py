@@ -295,7 +295,7 @@ class ZeroShotModel(keras.Model):
         return tf.where(unseen_wins, tf.argmax(best_unseen, 1), self.seen_answers(scores, inputs, seen_mask))
 
     def seen_answers(self, scores, inputs, seen_mask):
-        """[B] the seen class of each row, used where gamma decides for a seen one: the class of the highest score.
+        """[B] the class of each row where gamma decides for a seen one: the seen class of the highest score.
 
         A model that knows more about its training classes may answer differently. This changes no decision for unseen.
         """

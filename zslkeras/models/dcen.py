@@ -19,8 +19,16 @@ What the paper does not say (its supplement is not public); "lineage" is later c
 - The lineage trains twice: with the backbone and its normalisation frozen, and then all with larger steps. Here this is
   one run with one batch size; if it has a frozen part, the backbone's normalisation stays frozen throughout.
 
-Deviation: Eq. (4) prints a norm; `prediction_norm` "squared", the default, has no infinite gradient; "printed" is the
-norm. A masked element is 0, and one mask per class and step serves all rows, so a triplet compares equal masks.
+Deviations:
+- Eq. (1-5) print sums over images; all are means over the batch, so that no weight changes with its size.
+- Eq. (4) prints a norm; `prediction_norm` "squared", the default, has no infinite gradient; "printed" is the norm. Both
+  are of whole embeddings, which have unit length as they are read: lambda2 then means the same for 64 attributes and
+  for 312. With `--normalize false` the square grows with their number, and "relative" does not: it is a share of the
+  mean squared length of the seen classes' embeddings.
+- The paper masks a share sigma of the elements of a chosen class. Here each of them is masked with the chance sigma, so
+  that the share varies. A masked element is 0, and one mask per class and step serves all rows, so a triplet compares
+  equal masks.
+- The last of the K blocks of the decoder in Fig. 3 is linear, see Predictor.
 """
 
 import dataclasses
@@ -64,7 +72,7 @@ class DCENConfig(BackboneConfig):
     triplet: bool = True  # the second term of Eq. (3)
     views: str = setting("flip", choices=tuple(augment.TABLE_2))  # a row of Table 2
     # Not in the paper.
-    prediction_norm: str = setting("squared", choices=("squared", "printed"))
+    prediction_norm: str = setting("squared", choices=("squared", "printed", "relative"))  # in Eq. (4)
     queue_size: int = setting(AUTO, least=1, auto=True)  # keys; at most half the training rows, see for_benchmark
     crop_scale: tuple[float, ...] = (0.4, 1.0)
     blur_sigma: tuple[float, ...] = augment.Views.blur_sigma
@@ -149,11 +157,13 @@ def triplet_loss(distances, labels):
     return semantic_loss(distances, labels) - tf.reduce_mean(tf.reduce_min(others, axis=1))
 
 
-def prediction_loss(predicted, attributes, norm="squared"):
-    """L_sp, Eq. (4): the mean over rows [B, A] of the norm of the error, or of its square."""
+def prediction_loss(predicted, attributes, norm="squared", unit=1.0):
+    """L_sp, Eq. (4): the mean over rows [B, A] of the norm of the error, or of its square, in units of `unit` where it
+    is "relative"."""
     squares = tf.reduce_sum(tf.square(predicted - attributes), axis=1)
-    # The gradient of the root is infinite at zero.
-    return tf.reduce_mean(squares if norm == "squared" else tf.sqrt(tf.maximum(squares, NORM_FLOOR**2)))
+    if norm == "printed":  # the gradient of the root is infinite at zero
+        return tf.reduce_mean(tf.sqrt(tf.maximum(squares, NORM_FLOOR**2)))
+    return tf.reduce_mean(squares) / (unit if norm == "relative" else 1.0)
 
 
 def info_nce(queries, keys, queue, tau):
@@ -377,7 +387,8 @@ class DCEN(OwnBackbone):
             loss = semantic = align(distance(features, classes), labels)  # Eq. (3)
             if config.lambda2 > 0:
                 predicted = self.predictor(features, tf.gather(classes, labels), training=True)
-                prediction = prediction_loss(predicted, tf.gather(attributes, labels), config.prediction_norm)
+                unit = tf.reduce_mean(tf.reduce_sum(attributes**2, axis=1))
+                prediction = prediction_loss(predicted, tf.gather(attributes, labels), config.prediction_norm, unit)
                 loss += config.lambda2 * prediction  # Eq. (4)
             if config.lambda1 > 0:
                 instance = info_nce(features, keys, self.queue.value, config.tau)  # Eq. (5)

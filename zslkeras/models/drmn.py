@@ -11,7 +11,9 @@ Deviations, fields of the config where the printed form is at hand:
 - Eq. (9) prints a sum over unseen classes of log p, which for the 50 of CUB outweighs the classification. The work it
   cites has -log of the mean over the batch of the unseen probability: `calibration` "mass"; "printed" is as printed.
 - Algorithm 1 takes its second argmax over all classes, but the head is not trained on unseen ones. Here it is over the
-  seen classes, so the first argmax alone decides which images are unseen.
+  seen classes, so the first argmax alone decides which images are unseen; `second_argmax` "all" is as printed.
+- Prototypes of attributes start at random, as printed. `prototypes` "vectors" makes them of the attributes' vectors by
+  a trained map, which the paper does not have.
 - SIT's loss is not printed; "a shared classifier before and after" is read as the mean of L_AC on both.
 - The paper does not say whether the backbone is trained. DRMN reads its maps; then the head shares no weights with the
   rest, and lambda_GC is only a factor of the head's own gradient. DRMNFromPictures contains the backbone, and trains it
@@ -71,11 +73,15 @@ class DRMNConfig(BesideConfig):
     dropout: float = setting(0.5, least=0, below=1)  # in SIT, as in the method it cites; not of its attention weights
     scale: float = setting(3.0, above=0)  # gamma in Eq. (8), as in the work it cites
     calibration: str = setting("mass", choices=("mass", "printed"))
+    second_argmax: str = setting("seen", choices=("seen", "all"))  # of Algorithm 1; "all" classes as printed
     indicator: float = setting(1.0, least=0)  # I of unseen classes in Eq. (9); the cited work also has -1 for seen ones
     fused_level: int = -2  # whose grid and width the others are brought to: "the second last block"
     single_level: int = -1  # without fusion; baselines of the field read the last level
     # Of finer levels: "pooling", the mean of cells, has no weights; "convolution" is 3x3 with strides.
     downscaling: str = setting("pooling", choices=("pooling", "convolution"))
+    # p_a: "drawn" at random and trained; "vectors", a trained map of the attribute vectors.
+    prototypes: str = setting("drawn", choices=("drawn", "vectors"))
+    train_vectors: bool = False  # the attribute vectors too, where prototypes are made of them
     # At the start: the first attention is soft, and Eq. (3) is well above its epsilon.
     prototype_length: float = setting(0.01, above=0)
     norm_momentum: float = setting(0.9, least=0, below=1)  # of moving statistics; Keras has 0.99
@@ -262,8 +268,11 @@ class DRMN(ZeroShotModel):
     losses_reported = ("class_loss", "calibration_loss", "global_loss")
     paper_rule = {"gamma": 1.0}  # the indicator in the first line of Algorithm 1
 
-    def __init__(self, config, input_shape, class_embeddings, seen_mask, *args, **kwargs):
-        super().__init__(config, input_shape, class_embeddings, seen_mask, *args, **kwargs)
+    def __init__(self, config, input_shape, class_embeddings, seen_mask, attribute_vectors=None, seed=0, **kwargs):
+        by_vectors = config.prototypes == "vectors"
+        # The base keeps vectors that nothing reads; those that prototypes are made of are kept here.
+        constant = None if by_vectors else attribute_vectors
+        super().__init__(config, input_shape, class_embeddings, seen_mask, constant, seed, **kwargs)
         num_classes, num_attributes = class_embeddings.shape
         shapes = self.level_shapes
         self.level = _place(config.fused_level if config.fusion else config.single_level, len(shapes))
@@ -277,7 +286,14 @@ class DRMN(ZeroShotModel):
                 Projection(shape, target, *options, name=f"projection{i}") for i, shape in enumerate(shapes)
             ]
         spread = keras.initializers.RandomNormal(stddev=config.prototype_length / math.sqrt(self.width))
-        self.prototypes = self.add_weight(shape=(num_attributes, self.width), initializer=spread, name="prototypes")
+        if by_vectors:
+            self.attribute_vectors = self._unit_vectors(attribute_vectors)
+            # Of vectors of unit length it makes prototypes with the same spread as drawn ones.
+            shape = self.attribute_vectors.shape[1], self.width
+            self.vector_map = self.add_weight(shape=shape, initializer=spread, name="vector_map")
+        else:
+            shape = num_attributes, self.width
+            self.prototypes = self.add_weight(shape=shape, initializer=spread, name="prototypes")
         self.w1 = self._matrix("w1", self.width, self.width)
         self.w4 = self._matrix("w4", self.width, self.width)
         if config.channel_attention:
@@ -302,6 +318,20 @@ class DRMN(ZeroShotModel):
         ]
         for norm in self.sit_norms:
             norm.build((None, None, width))
+
+    def _unit_vectors(self, vectors):
+        if vectors is None:
+            raise InputError("prototypes: got vectors for data without attribute_vectors; wanted those, or drawn")
+        start = keras.initializers.Constant(np.asarray(l2_normalize(np.asarray(vectors, np.float32))))
+        trained = self.config.train_vectors
+        return self.add_weight(shape=vectors.shape, initializer=start, trainable=trained, name="attribute_vectors")
+
+    def _prototypes(self):
+        """p of every attribute: [A, C], in float32, as it costs little."""
+        # Within a call, Keras casts the values of variables to the precision of the layers.
+        if self.config.prototypes == "drawn":
+            return tf.cast(self.prototypes.value, tf.float32)
+        return tf.matmul(*(tf.cast(one.value, tf.float32) for one in (self.attribute_vectors, self.vector_map)))
 
     @classmethod
     def reads_unseen_embeddings(cls, config):
@@ -350,9 +380,11 @@ class DRMN(ZeroShotModel):
         return self._scored(self._levels(inputs), class_embeddings)
 
     def seen_answers(self, scores, inputs, seen_mask):
-        """The second argmax of Algorithm 1: of beta softmax(o) + (1 - beta) softmax(g) over the seen classes.
+        """The second argmax of Algorithm 1: of beta softmax(o) + (1 - beta) softmax(g), over the seen classes or all.
 
-        The seen classes in `seen_mask` are those of training, in their order and among any others, or none.
+        The seen classes in `seen_mask` are those of training, in their order and among any others, or none. Of the
+        others the head knows those of the stage, where all classes are those of the stage; it gives nothing to any
+        other one.
         """
         if self.config.lambda_gc == 0 or self.config.beta == 1:
             return super().seen_answers(scores, inputs, seen_mask)
@@ -361,9 +393,26 @@ class DRMN(ZeroShotModel):
         message = f"seen_mask: wanted the {trained} classes of training, which the global branch knows, or none"
         with tf.control_dependencies([tf.debugging.Assert((given == trained) | (given == 0), [message])]):
             place = tf.maximum(tf.cumsum(tf.cast(seen, tf.int32)) - 1, 0)
-        g = tf.gather(tf.nn.softmax(self._global_logits(self._levels(inputs))), self.seen_classes, axis=1)
-        ensemble = self.config.beta * tf.nn.softmax(scores) + (1 - self.config.beta) * tf.gather(g, place, axis=1)
-        return tf.argmax(tf.where(seen, ensemble, -1.0), axis=1)
+        head = tf.nn.softmax(self._global_logits(self._levels(inputs)))
+        g = tf.gather(tf.gather(head, self.seen_classes, axis=1), place, axis=1)
+        if self.config.second_argmax == "all":
+            g = tf.cond(self._is_stage(seen), lambda: head, lambda: tf.where(seen, g, 0.0))
+        ensemble = self.config.beta * tf.nn.softmax(scores) + (1 - self.config.beta) * g
+        if self.config.second_argmax == "seen":
+            return tf.argmax(tf.where(seen, ensemble, -1.0), axis=1)
+        highest = tf.reduce_max(tf.where(seen, ensemble, -1.0), axis=1, keepdims=True)
+        return tf.argmax(tf.where(seen, ensemble, tf.where(ensemble > highest, ensemble, -1.0)), axis=1)
+
+    def _is_stage(self, seen):
+        """Whether as many classes are given as the stage has, with the seen ones at the same places."""
+        own = self.seen_mask.value > 0
+        if not seen.shape.is_compatible_with(own.shape):
+            return tf.constant(False)
+        return tf.cond(
+            tf.equal(tf.shape(seen)[0], tf.shape(own)[0]),
+            lambda: tf.reduce_all(tf.equal(seen, own)),
+            lambda: tf.constant(False),
+        )
 
     def attribute_scores(self, inputs):
         """e of Eq. (7): {"attribute": [B, A]}."""
@@ -450,7 +499,7 @@ class DRMN(ZeroShotModel):
 
     def _channel_attention(self, regions):
         w2, w3 = (tf.cast(w.value, self.compute_dtype) for w in (self.w2, self.w3))
-        return channel_attention(tf.cast(self.prototypes.value, tf.float32), _mean_of(regions, [1]), w2, w3)
+        return channel_attention(self._prototypes(), _mean_of(regions, [1]), w2, w3)
 
     def _scores(self, found):
         """e of Eq. (7): [B, A], of h or SIT's output [B, A, C]; in float32, as its terms nearly cancel."""
@@ -466,9 +515,8 @@ class DRMN(ZeroShotModel):
         return self._logits(self._scores_of_attributes(levels), class_embeddings)
 
     def _lookups(self, matrix):
-        """p_a W of every attribute: [A, C], in float32, as it costs little."""
-        # Within a call, Keras casts the values of variables to the precision of the layers.
-        return tf.matmul(*(tf.cast(weight.value, tf.float32) for weight in (self.prototypes, matrix)))
+        """p_a W of every attribute: [A, C], in float32."""
+        return tf.matmul(self._prototypes(), tf.cast(matrix.value, tf.float32))
 
     def _logits(self, scores, class_embeddings):
         embeddings = self.embedding_scaling(tf.cast(class_embeddings, tf.float32))

@@ -14,6 +14,8 @@ default, is what it computes; "paper" is what is printed.
 - Eq. (7) is printed with a calibration that lowers unseen classes, a sum over them, and a cross entropy over seen
   classes. The code has -log of the mean over the batch of the unseen probability, and a cross entropy over all classes.
   "paper" has the sum as printed with its sign corrected.
+- The paper has GloVe's vectors of the attributes and does not say that they are trained. The code has word2vec's and
+  trains them: `train_vectors`. Where the data bring none, they are drawn.
 - Eq. (8-9) print the squared distance of probabilities and the symmetrised divergence. The code has a weighted distance
   of logits and Jensen-Shannon's divergence. "paper" takes the softmax over all classes, and the sum of Eq. (9) over
   the seen ones.
@@ -59,17 +61,19 @@ class MSDNConfig(BesideConfig):
     momentum: float = setting(0.9, least=0, below=1)  # Sec. 4.1; of "rmsprop"
     weight_decay: float = setting(1.0, least=0)  # Sec. 4.1; in the gradient for "rmsprop", decoupled for "adam"
     batch_size: int = setting(50, least=1)  # Sec. 4.1
-    # The ablations of Table 2; "baseline" has no attention.
+    # The ablations of Table 2; "baseline" has no attention: pooled features, which is uniform attention exactly.
     branches: str = setting("both", choices=tuple(_WEIGHTS))
     divergence_weight: float = setting(1.0, least=0)  # of the divergence in Eq. (8)
     distance_weight: float = setting(1.0, least=0)  # of the distance in Eq. (8)
     # Not in the paper; of the released code.
     normalize: bool = True  # each region to unit length over its channels
     normalize_vectors: bool = False  # attribute vectors to unit length at each step, as for AWA2
+    train_vectors: bool = True  # False: attribute vectors stay as they come
     epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
     # Neither in the paper nor in the code.
-    vector_dim: int = setting(300, least=1)  # of attribute vectors where the benchmark has none: they start at random
+    vectors: str = setting("given", choices=("given", "drawn"))  # "drawn": at random, whatever the benchmark has
+    vector_dim: int = setting(300, least=1)  # of attribute vectors that are drawn: also where the benchmark has none
     start: float = setting(0.01, least=0)  # standard deviation of the weights that do not start at zero
     temperature: float = setting(20.0, above=0)  # the factor of every logit
     # Of channels, before `normalize`, fitted on training rows.
@@ -176,14 +180,14 @@ class MSDN(ZeroShotModel):
     paper_rule = {"gamma": 2.0}  # the indicator of Eq. (11), 1 for unseen and -1 for seen classes
 
     def __init__(self, config, input_shape, class_embeddings, seen_mask, attribute_vectors=None, seed=0, **kwargs):
-        # The base gets no attribute vectors, as it keeps them constant: here they are trained.
+        # The base gets no attribute vectors, as it keeps them constant: here they may be trained.
         super().__init__(config, input_shape, class_embeddings, seen_mask, None, seed, **kwargs)
         (*_, width), num_attributes = input_shape, class_embeddings.shape[1]
         generator = np.random.default_rng(seed)
-        if attribute_vectors is None:
+        if attribute_vectors is None or config.vectors == "drawn":
             attribute_vectors = generator.standard_normal((num_attributes, config.vector_dim))
         unit = l2_normalize(np.asarray(attribute_vectors, np.float32))
-        self.attribute_vectors = self._trained("attribute_vectors", unit)
+        self.attribute_vectors = self._weight("attribute_vectors", unit, config.train_vectors)
         shape = unit.shape[1], width
         self.weight_names = _WEIGHTS[config.branches]
         if config.variant == "paper" and "w3" in self.weight_names:
@@ -193,7 +197,7 @@ class MSDN(ZeroShotModel):
             # 0. Att, which the released code does not have, cannot start at zero too: no weight would ever move.
             drawn = name in ("w1", "w_att")
             value = config.start * generator.standard_normal(shape) if drawn else np.zeros(shape)
-            setattr(self, name, self._trained(name, value.T if name in _FROM_VISUAL else value))
+            setattr(self, name, self._weight(name, value.T if name in _FROM_VISUAL else value))
         self.region_scaling = FeatureScaling(width, name="region_scaling")
         self.embedding_scaling = FeatureScaling(num_attributes, name="embedding_scaling")
         self.has_unseen = not np.all(np.asarray(seen_mask) > 0)
@@ -329,8 +333,9 @@ class MSDN(ZeroShotModel):
             return self_calibration_as_printed(logits, self.seen_mask.value)
         return self_calibration(self.gather(logits), self.seen_mask.value)
 
-    def _trained(self, name, value):
-        return self.add_weight(shape=value.shape, initializer=keras.initializers.Constant(value), name=name)
+    def _weight(self, name, value, trainable=True):
+        start = keras.initializers.Constant(value)
+        return self.add_weight(shape=value.shape, initializer=start, trainable=trainable, name=name)
 
 
 def _pooled(regions, factors):

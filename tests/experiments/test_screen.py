@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from experiments import report
+from experiments import screen
 from tests.support.tiny import tiny
 from zslkeras.benchmarks import tune_stage
 from zslkeras.evaluation.metrics import METRICS
@@ -89,11 +89,11 @@ def line(text, start):
 
 
 def test_the_whole_table():
-    assert report.table(RESULT) + "\n" == TABLE
+    assert screen.table(RESULT) + "\n" == TABLE
 
 
 def test_one_seed_has_no_spread_and_fixed_is_named():
-    text = report.table(made(seeds=[0], selected_on_validation=False, features=None))
+    text = screen.table(made(seeds=[0], selected_on_validation=False, features=None))
     assert "aspn on flo: 1 seed, 82 seen and 20 unseen classes, percent" in text
     assert "std over seeds" not in text
     assert line(text, "not selected").split()[2] == "12.3"
@@ -102,25 +102,25 @@ def test_one_seed_has_no_spread_and_fixed_is_named():
 
 def test_the_gain_over_the_untrained_start_and_seeds_that_kept_it():
     start = columns(0.05) | {"versus": versus(T=(0.01, -0.01, 0.03), H=(0.05, 0.02, 0.1)), "kept": 0}
-    text = report.table(made(start=start))
+    text = screen.table(made(start=start))
     assert line(text, "its start, the closed form").split()[5:7] == ["5.0", "15.0"]
     assert "\nagainst its own start, paired by class\n  T    +1.0  [" in text
     assert "\naspn is ahead of its own start in H by 5.0 points [2.0, 10.0].\n" in text
     assert "kept" not in text
-    text = report.table(made(start=start | {"kept": 2}))
+    text = screen.table(made(start=start | {"kept": 2}))
     assert "\nClosed form kept: no epoch was better on validation, in 2 of 3 seeds.\n" in text
-    text = report.table(made(start=start | {"kept": 3}))
+    text = screen.table(made(start=start | {"kept": 3}))
     assert "in 3 of 3 seeds." in text and "its own start" not in text
 
 
 def test_an_ablation_is_named():
-    text = report.table(RESULT, "no attention")
+    text = screen.table(RESULT, "no attention")
     assert "\naspn (no attention) on flo, mobilenetv2: " in text
     assert "\naspn (no attention) is behind prototypes in H by 3.1 points [0.4, 5.9]." in text
 
 
 def test_no_paper_and_no_yardstick():
-    text = report.table(made(paper=None, yardsticks={}, without_yardsticks="there are no features"))
+    text = screen.table(made(paper=None, yardsticks={}, without_yardsticks="there are no features"))
     assert "the paper" not in text
     assert "against" not in text and "aspn is " not in text
     assert "\nnot compared with ESZSL and prototypes: there are no features" in text
@@ -138,12 +138,12 @@ def test_no_paper_and_no_yardstick():
 )
 def test_ahead_and_behind_need_an_interval_without_0(ends, stands):
     yardsticks = {"eszsl": columns(0.1) | {"versus": versus(T=(np.mean(ends), *ends), H=(0.0, 0.0, 0.0))}}
-    text = report.table(made(yardsticks=yardsticks))
+    text = screen.table(made(yardsticks=yardsticks))
     assert f"\naspn is {stands}.\naspn is level with ESZSL in H (+0.0 [0.0, 0.0])." in text
 
 
 def test_a_paper_without_a_number_leaves_its_place_empty():
-    text = report.table(made(paper={"U": 1.25, "S": 2.0, "H": 3.0}))
+    text = screen.table(made(paper={"U": 1.25, "S": 2.0, "H": 3.0}))
     paper, header = line(text, "the paper"), text.splitlines()[2]
     assert paper[35:45].strip() == ""
     assert paper[: header.index("U") + 1].endswith("1.2")
@@ -160,7 +160,7 @@ def test_what_no_row_speaks_for_is_a_dash(nothing):
     for yardstick in result["yardsticks"].values():
         yardstick["versus"] |= versus(T=[nothing] * 3, H=[nothing] * 3)
     result["chance"]["T"] = None
-    text = report.table(result)
+    text = screen.table(result)
     assert line(text, "selected on validation").split()[3:] == ["-", "-", "32.3", "-", "-", "62.3", "-", "-"]
     assert line(text, "  std over").split()[3:] == ["-", "-", "1.6", "-", "-", "1.6", "-", "-"]
     assert line(text, "  95 % over classes").split()[4:] == ["-", "-", "30.3-35.7", "-", "-", "60.3-65.7", "-", "-"]
@@ -175,12 +175,12 @@ def test_what_no_row_speaks_for_is_a_dash(nothing):
     ("model", "label", "other"), [("eszsl", "ESZSL", "prototypes"), ("prototypes", "prototypes", "ESZSL")]
 )
 def test_a_yardstick_is_not_compared_with_itself_but_its_other_settings_are(model, label, other):
-    text = report.table(made(model=model))
+    text = screen.table(made(model=model))
     assert f"\n{label}, selected" in text and f"\nagainst default {label}, paired" in text
     assert f"\n{model} is level with default {label} in T" in text
     result = made(model=model)
     result["yardsticks"][model] |= copy.deepcopy(RESULT["selected"])
-    text = report.table(result)
+    text = screen.table(result)
     assert f"{label}, selected" not in text and f"against default {label}" not in text
     assert f"\n{other}, selected" in text and f"\nagainst {other}, paired" in text
 
@@ -190,20 +190,20 @@ def test_lines_fit_a_terminal():
     for entry in result["selected"].values():
         entry |= {"mean": 1.0, "interval_rows": [0.999, 0.999], "interval_classes": [1.0, 1.0]}
     result["yardsticks"]["prototypes"]["versus"] = versus(T=(-1.0, -1.0, -1.0), H=(-1.0, -1.0, -1.0))
-    assert max(map(len, report.table(result, "a name of some length").splitlines())) <= 120
-    assert max(map(len, report.LEGEND.splitlines())) <= 120
-    row = line(report.table(result), "  95 % over classes")
+    assert max(map(len, screen.table(result, "a name of some length").splitlines())) <= 120
+    assert max(map(len, screen.LEGEND.splitlines())) <= 120
+    row = line(screen.table(result), "  95 % over classes")
     assert row.split()[4:] == ["100-100"] * 8
-    row = line(report.table(result), "  95 % over images")
+    row = line(screen.table(result), "  95 % over images")
     assert row.split()[4:] == ["99.9-99.9"] * 8  # even the widest cells stay apart
 
 
 def test_the_legend_explains_every_column():
-    assert all(f"{metric}:" in report.LEGEND or f"{metric}," in report.LEGEND for metric in METRICS)
+    assert all(f"{metric}:" in screen.LEGEND or f"{metric}," in screen.LEGEND for metric in METRICS)
 
 
 def test_the_summary_has_a_line_a_row():
-    text = report.summary({"full": RESULT, "a name that is longer than the column for it": made(selected=columns(0.0))})
+    text = screen.summary({"full": RESULT, "a name that is longer than the column for it": made(selected=columns(0.0))})
     title, header, *rows = text.strip().splitlines()
     assert [row.split()[-8:][0] for row in rows] == ["12.3", "0.0"]
     assert len({len(header), *map(len, rows)}) == 1
@@ -215,7 +215,7 @@ def test_the_summary_has_a_line_a_row():
 )
 def test_the_heading(kind, shape):
     benchmark = tune_stage(tiny(kind))
-    first, *notes = report.heading("aspn", benchmark).splitlines()
+    first, *notes = screen.heading("aspn", benchmark).splitlines()
     seen, unseen = len(benchmark.seen_classes), len(benchmark.unseen_classes)
     assert first == (
         f"aspn on tiny: chosen on {len(benchmark.train)} training rows of {kind} {shape}, {seen} seen and {unseen} "
