@@ -23,7 +23,7 @@ LAYERS = (
         "zslkeras",
         *(f"zslkeras.{one}" for one in ("errors", "atomic", "progress", "cache", "names", "precision", "version")),
     ),
-    ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*"),
+    ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*", "zslkeras.text*"),
     ("zslkeras.models*", "zslkeras.benchmarks*"),
     ("zslkeras.protocol",),
     ("zslkeras.runs", "zslkeras.automatic", "zslkeras.figures*"),
