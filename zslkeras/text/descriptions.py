@@ -12,6 +12,7 @@ from zslkeras.errors import InputError
 from zslkeras.text import encoders
 
 PROMPTS = ("a photo of a {}",)  # what is read of a class that has a name alone
+TOLD = 12  # attributes in a description that is made of them
 MOST = 20_000  # letters of a description
 _WORDS = 60  # in a sentence; a longer one is read in parts, so that no encoder cuts off its end
 _END = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -61,6 +62,24 @@ def of_names(names, prompts=PROMPTS):
     return [tuple(prompt.format(spoken(name)) for prompt in prompts) for name in names]
 
 
+def of_attributes(names, table):
+    """K descriptions made of attributes: for each class the TOLD that it has most beyond other classes.
+
+    Args:
+        names: of A attributes.
+        table: [K, A].
+    """
+    phrases, beyond = list(map(phrase, names)), np.asarray(table) - np.mean(table, axis=0)
+    best = np.argsort(-beyond, axis=1, kind="stable")[:, :TOLD]
+    return [(", ".join(phrases[place] for place in places),) for places in best]
+
+
+def phrase(attribute):
+    """The name of an attribute in words: "has_wing_color::blue" is "blue wing color"."""
+    thing, _, value = attribute.removeprefix("has_").partition("::")
+    return spoken(f"{value} {thing}")
+
+
 def spoken(name):
     """The name of a class or an attribute in words: "001.Black_footed_Albatross" is "Black footed Albatross"."""
-    return " ".join(re.sub(r"[_:\-+/]+", " ", _NUMBER.sub("", name)).split()) or name
+    return " ".join(re.sub(r"[_:\-+/()]+", " ", _NUMBER.sub("", name)).split()) or name
