@@ -41,7 +41,7 @@ SHARED = ("base", "conditioning", "config", "layers", "losses", "optimizers", "o
 SHARED += ("epochs", "rows", "solved")
 COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
-    *(f"experiments.{name}" for name in ("run", "compare", "pair", "rejection", "speed", "transfer")),
+    *(f"experiments.{name}" for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "words")),
     "tuning.run",
 )
 NUMPY_ONLY = tuple(f"zslkeras.evaluation.{name}" for name in ("metrics", "calibration", "confidence", "uncertainty"))

@@ -26,7 +26,18 @@ from zslkeras.evaluation import confidence, metrics, tables, uncertainty
 from zslkeras.images import backbones, extract
 from zslkeras.models import MODELS, config
 from zslkeras.names import AUTO, BENCHMARKS
-from zslkeras.serving import answers, asked, bundle, candidates, examples, export, recognise, recognisers, rejection
+from zslkeras.serving import (
+    answers,
+    asked,
+    bundle,
+    candidates,
+    examples,
+    export,
+    recognise,
+    recognisers,
+    rejection,
+    words,
+)
 from zslkeras.serving.answers import SHOWN
 from zslkeras.training.machine import Machine
 
@@ -89,7 +100,10 @@ def fit(
     if out:
         result = runs.result(experiment, finished, ({}, "not asked for"), time.monotonic() - began)
         runs.write_result(experiment.out, result, finished)
-    return ZeroShotClassifier(recognisers.Live(experiment, finished[0], weights), verdict)
+    made = ZeroShotClassifier(recognisers.Live(experiment, finished[0], weights), verdict)
+    if source.options.get("text_encoder") and (doubt := words.doubt(made._inside.attributes, made.validation)):
+        say(f"note: {doubt}")
+    return made
 
 
 def load(path, *, data_root=None, images=None, weights=None):

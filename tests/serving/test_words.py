@@ -12,6 +12,7 @@ from tests.support.words import Bag
 from zslkeras.benchmarks import words
 from zslkeras.cli import predict
 from zslkeras.errors import InputError
+from zslkeras.serving import words as serving_words
 from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
 
@@ -168,6 +169,15 @@ def test_new_classes_that_are_described_nearly_alike_are_named(fitted, pictures)
     with pytest.warns(UserWarning, match="classes: okapi and gnu are described nearly alike"):
         fitted("text").predict(pictures, twins)
     assert words.near(["a", "b"], Bag().encode(["red", "blue"])) is None
+
+
+@pytest.mark.parametrize(("by_name", "what"), [(True, "names"), (False, "descriptions")])
+def test_words_that_did_not_help_are_told(by_name, what):
+    known = {"words": {"embedding": "text", "by_name": by_name}}
+    sentence = serving_words.doubt(known, {"T": 0.06, "chance": 0.05})
+    assert sentence.startswith(f"{what} alone did not help on your validation classes: T 6 where chance is 5; ")
+    assert serving_words.doubt(known, {"T": 0.2, "chance": 0.05}) is None and serving_words.doubt(known, {}) is None
+    assert serving_words.doubt({"words": None}, {"T": 0.05, "chance": 0.05}) is None
 
 
 FLAGS = {

@@ -12,6 +12,8 @@ from zslkeras.errors import InputError
 from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
 
+_HELPED = 1.5  # times chance, from which on words are said to help
+
 
 @dataclasses.dataclass(frozen=True)
 class Told:
@@ -32,6 +34,25 @@ def are_known_by_name(attributes):
     """Whether a model was trained on the names of classes alone, so that a name describes a class."""
     words = attributes.get("words")
     return bool(words) and words["embedding"] == "text" and words["by_name"]
+
+
+def doubt(attributes, validation):
+    """A sentence where text embeddings hardly helped on the validation classes; None where they did, or none are used.
+
+    Args:
+        attributes: what the metadata of a model say about attributes.
+        validation: {"T", "chance", ...}, see `ZeroShotClassifier.validation`.
+    """
+    known = attributes.get("words")
+    if not known or known["embedding"] != "text" or not validation:
+        return None
+    if validation["T"] >= _HELPED * validation["chance"]:
+        return None
+    what, better = ("names", "descriptions, or attributes") if known["by_name"] else ("descriptions", "attributes")
+    return (
+        f"{what} alone did not help on your validation classes: T {100 * validation['T']:.0f} where chance is "
+        f"{100 * validation['chance']:.0f}; {better} may tell more"
+    )
 
 
 def read(given, own, attributes, text_encoder=None):

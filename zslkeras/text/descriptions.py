@@ -62,15 +62,16 @@ def of_names(names, prompts=PROMPTS):
     return [tuple(prompt.format(spoken(name)) for prompt in prompts) for name in names]
 
 
-def of_attributes(names, table):
-    """K descriptions made of attributes: for each class the TOLD that it has most beyond other classes.
+def of_attributes(names, table, most=TOLD):
+    """K descriptions made of attributes: for each class those that it has most beyond other classes.
 
     Args:
         names: of A attributes.
         table: [K, A].
+        most: how many of them.
     """
     phrases, beyond = list(map(phrase, names)), np.asarray(table) - np.mean(table, axis=0)
-    best = np.argsort(-beyond, axis=1, kind="stable")[:, :TOLD]
+    best = np.argsort(-beyond, axis=1, kind="stable")[:, :most]
     return [(", ".join(phrases[place] for place in places),) for places in best]
 
 
