@@ -7,13 +7,14 @@ import numpy as np
 from experiments import published
 from zslkeras import protocol
 from zslkeras.benchmarks import files
+from zslkeras.benchmarks.words import Words
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, tables
 from zslkeras.models import MODELS
 from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
 
-SHOWN = ("T", "H")
+SHOWN, MANY = ("T", "H"), 12  # metrics; attributes in the longer sentences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,11 +68,11 @@ def ways(encoder, told, few):
     """
     kinds = {
         "names": lambda benchmark: descriptions.of_names(benchmark.class_names),
-        "sentences": lambda benchmark: made(benchmark, descriptions.TOLD),
+        "sentences": lambda benchmark: made(benchmark, MANY),
         "short sentences": lambda benchmark: made(benchmark, few),
     }
     if not told.by_name:
-        kinds["descriptions"] = lambda benchmark: benchmark.words.said
+        kinds["descriptions"] = lambda one: one.words.said
 
     def text(kind):
         return lambda benchmark: descriptions.embedded(encoder, kinds[kind](benchmark))
@@ -79,12 +80,9 @@ def ways(encoder, told, few):
     found = {"attributes": lambda benchmark: benchmark.class_embeddings}
     found |= {f"text: {kind}": text(kind) for kind in kinds}
     for kind in kinds:
-        found[f"attributes by regression: {kind}"] = guessed(regression, text(kind), text(kind))
-    found["attributes by regression: sentences, asked by short ones"] = guessed(
-        regression, text("sentences"), text("short sentences")
-    )
+        found[f"attributes by regression: {kind}"] = guessed(regression(encoder), text(kind))
     for kind in kinds:
-        found[f"attributes by similarity: {kind}"] = guessed(similarity(encoder), text(kind), text(kind))
+        found[f"attributes by similarity: {kind}"] = guessed(similarity(encoder, kinds[kind]), text(kind))
     return found
 
 
@@ -92,18 +90,18 @@ def made(benchmark, most):
     return descriptions.of_attributes(benchmark.attribute_names, benchmark.class_embeddings, most)
 
 
-def guessed(way, known, asked):
+def guessed(way, asked):
     """Attributes of the trained classes, and those of the validation classes as words suggest them.
 
     Args:
-        way: (texts of trained classes, their attributes, names of attributes) -> function of texts to attributes.
-        known, asked: functions of a benchmark to texts [C, D] of trained and of validation classes.
+        way: a function of a benchmark that has only the trained classes, to one of texts to attributes.
+        asked: a function of a benchmark to texts [C, D] of its classes.
     """
 
     def embed(benchmark):
         seen, unseen = benchmark.seen_classes, benchmark.unseen_classes
         embeddings = np.array(benchmark.class_embeddings, np.float64)
-        guess = way(known(benchmark)[seen], embeddings[seen], benchmark.attribute_names)(asked(benchmark)[unseen])
+        guess = way(_Known.of(benchmark, seen))(asked(benchmark)[unseen])
         is_unit = np.allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-4)
         embeddings[unseen] = files.unit_rows(guess) if is_unit else guess
         return embeddings
@@ -111,17 +109,40 @@ def guessed(way, known, asked):
     return embed
 
 
-def regression(texts, attributes, names):
-    del names
-    return FromWords(texts, attributes)
+@dataclasses.dataclass(frozen=True)
+class _Known:
+    """What a benchmark says of some of its classes."""
+
+    class_names: tuple[str, ...]
+    attribute_names: tuple[str, ...]
+    class_embeddings: np.ndarray
+    words: Words
+
+    @classmethod
+    def of(cls, benchmark, classes):
+        names = tuple(benchmark.class_names[place] for place in classes)
+        words = benchmark.words.of(classes)
+        return cls(names, benchmark.attribute_names, benchmark.class_embeddings[classes], words)
 
 
-def similarity(encoder):
+def regression(encoder):
+    """As `serving.words` does it."""
+
+    def way(known):
+        said = None if known.words.by_name else known.words.said
+        kinds = descriptions.of_known(known.class_names, known.attribute_names, known.class_embeddings, said)
+        return FromWords([descriptions.embedded(encoder, kind) for kind in kinds], known.class_embeddings)
+
+    return way
+
+
+def similarity(encoder, kind):
     """How near a text is to the name of each attribute, from its mean and in one scale for all attributes."""
 
-    def way(texts, attributes, names):
-        phrases = descriptions.embedded(encoder, list(map(descriptions.phrase, names)))
-        near, mean = texts @ phrases.T, attributes.mean(axis=0)
+    def way(known):
+        attributes = np.asarray(known.class_embeddings, np.float64)
+        phrases = descriptions.embedded(encoder, list(map(descriptions.phrase, known.attribute_names)))
+        near, mean = descriptions.embedded(encoder, kind(known)) @ phrases.T, attributes.mean(axis=0)
         centre = near.mean(axis=0)
         slope = ((near - centre) * (attributes - mean)).sum() / ((near - centre) ** 2).sum()
         low, high = attributes.min(axis=0), attributes.max(axis=0)

@@ -46,8 +46,8 @@ def test_the_attributes_of_validation_classes_take_no_part_in_the_guess(stage):
     changed = stage.class_embeddings.copy()
     changed[stage.unseen_classes] = changed[stage.unseen_classes][:, ::-1]
     other = dataclasses.replace(stage, class_embeddings=changed)
-    for way in (worded.regression, worded.similarity(Bag())):
-        embed = worded.guessed(way, *[lambda one: Bag().encode(list(one.class_names))] * 2)
+    for way in (worded.regression(Bag()), worded.similarity(Bag(), lambda one: one.class_names)):
+        embed = worded.guessed(way, lambda one: Bag().encode(list(one.class_names)))
         np.testing.assert_array_equal(embed(other)[stage.unseen_classes], embed(stage)[stage.unseen_classes])
 
 

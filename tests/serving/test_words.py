@@ -53,94 +53,94 @@ def fitted(folder):
 
 
 @pytest.fixture
-def pictures(folder):
-    return sorted(map(str, folder.glob("*/0.png")))[:3]
+def rows(fitted):
+    """Features of three images."""
+    return fitted("text")._inside.benchmark.inputs[:3]
 
 
-def test_a_model_of_texts_is_asked_with_a_text(fitted, pictures):
+def test_a_model_of_texts_is_asked_with_a_text(fitted, rows):
     model = fitted("text")
     assert model.class_embeddings.shape == (20, Bag.dim)
     row = descriptions.embedded(Bag(), OKAPI.values())
-    got = model.score(pictures, OKAPI, known=True)
-    np.testing.assert_allclose(got.values, model.score(pictures, (["okapi"], row), known=True).values, rtol=1e-5)
-    assert got.names[-1] == "okapi" and set(model.predict(pictures, OKAPI)) == {"okapi"}
+    got = model.score(rows, OKAPI, known=True)
+    np.testing.assert_allclose(got.values, model.score(rows, (["okapi"], row), known=True).values, rtol=1e-5)
+    assert got.names[-1] == "okapi" and set(model.predict(rows, OKAPI)) == {"okapi"}
 
 
-def test_a_model_of_names_is_asked_with_names(fitted, pictures, tmp_path):
+def test_a_model_of_names_is_asked_with_names(fitted, rows, tmp_path):
     names = ["red-striped-circle", "a-new-one"]
     wanted = fitted("text").score(
-        pictures, dict(zip(names, ["a photo of a red striped circle", "a photo of a a new one"], strict=True))
+        rows, dict(zip(names, ["a photo of a red striped circle", "a photo of a a new one"], strict=True))
     )
-    got = fitted("text").score(pictures, names)
+    got = fitted("text").score(rows, names)
     np.testing.assert_array_equal(got.values, wanted.values)
     (tmp_path / "names.csv").write_text("class\n" + "\n".join(names) + "\n")
-    np.testing.assert_array_equal(fitted("text").score(pictures, tmp_path / "names.csv").values, wanted.values)
+    np.testing.assert_array_equal(fitted("text").score(rows, tmp_path / "names.csv").values, wanted.values)
     with pytest.raises(InputError, match="classes: 'a-new-one' is given by its name alone, and the model does not"):
-        fitted("attributes").predict(pictures, ["a-new-one"])
+        fitted("attributes").predict(rows, ["a-new-one"])
 
 
-def test_a_model_of_attributes_gets_those_that_the_words_suggest(fitted, pictures):
+def test_a_model_of_attributes_gets_those_that_the_words_suggest(fitted, rows):
     model = fitted("attributes")
     with pytest.warns(UserWarning, match="classes: the attributes of okapi follow from what is said, by what is known"):
-        got = model.score(pictures, OKAPI)
-    said = descriptions.of_attributes(model.attribute_names, model.class_embeddings)
-    row = FromWords(descriptions.embedded(Bag(), said), model.class_embeddings)(
-        descriptions.embedded(Bag(), OKAPI.values())
-    )
+        got = model.score(rows, OKAPI)
+    kinds = descriptions.of_known(model.class_names, model.attribute_names, model.class_embeddings)
+    told = FromWords([descriptions.embedded(Bag(), kind) for kind in kinds], model.class_embeddings)
+    row = told(descriptions.embedded(Bag(), OKAPI.values()))
     beyond = dict(zip(model.attribute_names, row[0] - model.class_embeddings.mean(axis=0), strict=True))
     assert beyond["blue"] > 0 > beyond["green"] and beyond["striped"] > 0 > beyond["plain"]
     values = dict(zip(model.attribute_names, row[0], strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        np.testing.assert_allclose(got.values, model.score(pictures, {"okapi": values}).values, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(got.values, model.score(rows, {"okapi": values}).values, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_given_beside_the_words_counts_more(fitted, pictures):
+def test_what_is_given_beside_the_words_counts_more(fitted, rows):
     model = fitted("attributes")
     own = dict(zip(model.attribute_names, model.class_embeddings[3], strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        whole = model.score(pictures, {"okapi": own}).values
-        both = model.score(pictures, {"okapi": own | {"description": "a red striped circle"}}).values
-        words_alone = model.score(pictures, {"okapi": "a red striped circle"}).values
+        whole = model.score(rows, {"okapi": own}).values
+        both = model.score(rows, {"okapi": own | {"description": "a red striped circle"}}).values
+        words_alone = model.score(rows, {"okapi": "a red striped circle"}).values
     np.testing.assert_allclose(both, whole, rtol=1e-5)
     assert np.abs(words_alone - whole).max() > 1e-3
 
 
-def test_a_model_of_attributes_without_an_encoder_takes_one_later(fitted, pictures):
+def test_a_model_of_attributes_without_an_encoder_takes_one_later(fitted, rows):
     model = fitted("attributes", None)
     with pytest.raises(InputError, match="text_encoder: got none, and classes describes classes in words; wanted the"):
-        model.predict(pictures, OKAPI)
+        model.predict(rows, OKAPI)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        got = model.score(pictures, OKAPI, text_encoder="bag").values
-        np.testing.assert_allclose(got, fitted("attributes").score(pictures, OKAPI).values, rtol=1e-5)
+        got = model.score(rows, OKAPI, text_encoder="bag").values
+        np.testing.assert_allclose(got, fitted("attributes").score(rows, OKAPI).values, rtol=1e-5)
 
 
 @pytest.mark.parametrize("embedding", ["text", "attributes"])
-def test_another_encoder_is_refused(fitted, pictures, embedding):
+def test_another_encoder_is_refused(fitted, rows, embedding):
     with pytest.raises(InputError) as error:
-        fitted(embedding).predict(pictures, OKAPI, text_encoder="other")
+        fitted(embedding).predict(rows, OKAPI, text_encoder="other")
     wanted = "bag of words of bag, with which the model was trained"
     assert str(error.value) == f"text_encoder: other has digest another; wanted {wanted}"
 
 
-def test_an_export_knows_its_encoder_and_what_was_said(fitted, pictures, tmp_path, capsys, unchecked_exports):
-    model = fitted("text")
+def test_an_export_knows_its_encoder_and_what_was_said(fitted, rows, folder, tmp_path, capsys, unchecked_exports):
+    model, picture = fitted("text"), str(next(folder.glob("*/0.png")))
     model.save(tmp_path / "saved")
     known = json.loads((tmp_path / "saved/metadata.json").read_text())["attributes"]["words"]
     assert (known["encoder"], known["digest"], known["by_name"]) == ("bag", "bag of words", True)
     again = zslkeras.load(tmp_path / "saved")
-    np.testing.assert_allclose(again.score(pictures, OKAPI).values, model.score(pictures, OKAPI).values, rtol=1e-4)
+    np.testing.assert_allclose(again.score(rows, OKAPI).values, model.score(rows, OKAPI).values, rtol=1e-4)
     told = [f"--describe={name}: {text}" for name, text in OKAPI.items()]
-    predict.COMMAND(predict.main, ["--model", str(tmp_path / "saved"), *told, "--only_new", "--json", pictures[0]])
+    predict.COMMAND(predict.main, ["--model", str(tmp_path / "saved"), *told, "--only_new", "--json", picture])
     (found,) = json.loads(capsys.readouterr().out)
     assert found["class"] == "okapi" and len(found["top"]) == 1
     predict.COMMAND(predict.main, ["--model", str(tmp_path / "saved"), "--write_table", str(tmp_path / "own.csv")])
     lines = (tmp_path / "own.csv").read_text().splitlines()
     assert lines[0] == "class,description" and len(lines) == 21
     np.testing.assert_array_equal(
-        model.score(pictures, tmp_path / "own.csv").values, model.score(pictures, list(model.class_names)).values
+        model.score(rows, tmp_path / "own.csv").values, model.score(rows, list(model.class_names)).values
     )
 
 
@@ -157,17 +157,17 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_words_are_refused_in_a_sentence(what, fitted, pictures):
+def test_wrong_words_are_refused_in_a_sentence(what, fitted, rows):
     given, sentence = WRONG[what]
     with pytest.raises(InputError) as error:
-        fitted("text").predict(pictures, given)
+        fitted("text").predict(rows, given)
     assert sentence in str(error.value)
 
 
-def test_new_classes_that_are_described_nearly_alike_are_named(fitted, pictures):
+def test_new_classes_that_are_described_nearly_alike_are_named(fitted, rows):
     twins = {"okapi": "a red striped circle", "gnu": "a striped red circle"}
     with pytest.warns(UserWarning, match="classes: okapi and gnu are described nearly alike"):
-        fitted("text").predict(pictures, twins)
+        fitted("text").predict(rows, twins)
     assert words.near(["a", "b"], Bag().encode(["red", "blue"])) is None
 
 

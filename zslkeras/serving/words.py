@@ -92,8 +92,6 @@ def _encoder(given, known, text_encoder):
 
 def _attributes(encoder, known, own, attributes):
     """The FromWords of a model's own classes."""
-    if known and not known["by_name"]:
-        said = known["said"]
-    else:
-        said = descriptions.of_attributes(attributes["names"], own.embeddings)
-    return FromWords(descriptions.embedded(encoder, said), own.embeddings)
+    said = known["said"] if known and not known["by_name"] else None
+    kinds = descriptions.of_known(own.names, attributes["names"], own.embeddings, said)
+    return FromWords([descriptions.embedded(encoder, kind) for kind in kinds], own.embeddings)

@@ -2,7 +2,8 @@
 
     a(t) = mean a + W (t - mean t),  W = (A - mean a)^T (T T^T + lambda I)^-1 T,  T = texts - mean t
 
-Lambda is the one with which each known class is told best by the others (leave-one-out, in closed form).
+Several texts may stand for a class. Lambda is the one with which each known class is told best by the others
+(leave-one-class-out, in closed form).
 """
 
 import numpy as np
@@ -20,29 +21,32 @@ class FromWords:
     def __init__(self, texts, attributes):
         """
         Args:
-            texts: [C, D] vectors of what is said about known classes.
+            texts: [n, C, D] vectors of n texts about each known class.
             attributes: [C, A].
         """
-        texts, attributes = np.asarray(texts, np.float64), np.asarray(attributes, np.float64)
+        several, classes, _ = np.shape(texts)
+        texts = np.asarray(texts, np.float64).reshape(several * classes, -1)
+        attributes = np.tile(np.asarray(attributes, np.float64), (several, 1))
         self._text, self._mean = texts.mean(axis=0), attributes.mean(axis=0)
         self._low, self._high = attributes.min(axis=0), attributes.max(axis=0)
         centred, wanted = texts - self._text, attributes - self._mean
         values, vectors = np.linalg.eigh(centred @ centred.T)
         values = np.maximum(values, 0)
         scale = max(values.sum() / len(values), np.finfo(np.float64).tiny)
-        errors = [self._left_out(values / (values + ridge * scale), vectors, wanted) for ridge in _RIDGES]
+        own = np.arange(several * classes).reshape(several, classes).T
+        errors = [self._left_out(values / (values + ridge * scale), vectors, wanted, own) for ridge in _RIDGES]
         best = int(np.argmin(errors))
         shrunk = vectors / (values + _RIDGES[best] * scale)
         self._weights = centred.T @ (shrunk @ (vectors.T @ wanted))
         self.told = 1 - errors[best] / max((wanted**2).sum(), np.finfo(np.float64).tiny)
 
     @staticmethod
-    def _left_out(shares, vectors, wanted):
-        """The squared error with which each class is told by the others, summed."""
-        smooth = (vectors * shares) @ vectors.T
-        # The mean, which is told by all classes too, takes another 1 / C of each.
-        kept = 1 - np.diag(smooth) - 1 / len(smooth)
-        return (((wanted - smooth @ wanted) / np.maximum(kept, 1e-6)[:, None]) ** 2).sum()
+    def _left_out(shares, vectors, wanted, own):
+        """The squared error with which each class is told by the others, summed; `own` [C, n] are its rows."""
+        smooth = (vectors * shares) @ vectors.T + 1 / len(vectors)  # the mean takes a share of every row
+        error = wanted - smooth @ wanted
+        kept = np.eye(own.shape[1]) - smooth[own[:, :, None], own[:, None, :]]
+        return (np.linalg.solve(kept, error[own]) ** 2).sum()
 
     def __call__(self, texts):
         told = self._mean + (np.asarray(texts, np.float64) - self._text) @ self._weights

@@ -12,7 +12,7 @@ from zslkeras.errors import InputError
 from zslkeras.text import encoders
 
 PROMPTS = ("a photo of a {}",)  # what is read of a class that has a name alone
-TOLD = 12  # attributes in a description that is made of them
+TOLD = (3, 5, 12, 24)  # attributes in descriptions that are made of them: people say little, or much
 MOST = 20_000  # letters of a description
 _WORDS = 60  # in a sentence; a longer one is read in parts, so that no encoder cuts off its end
 _END = re.compile(r"(?<=[.!?;])\s+|\n+")
@@ -62,7 +62,20 @@ def of_names(names, prompts=PROMPTS):
     return [tuple(prompt.format(spoken(name)) for prompt in prompts) for name in names]
 
 
-def of_attributes(names, table, most=TOLD):
+def of_known(names, attributes, table, said=None):
+    """All that can be said about classes with known attributes: a list of K descriptions each.
+
+    Args:
+        names: of K classes.
+        attributes: names of A attributes; none where they have no names.
+        table: [K, A].
+        said: what was said about the classes, if anything was.
+    """
+    made = [of_attributes(attributes, table, most) for most in TOLD] if attributes else []
+    return [of_names(names), *([said] if said else []), *made]
+
+
+def of_attributes(names, table, most):
     """K descriptions made of attributes: for each class those that it has most beyond other classes.
 
     Args:
