@@ -30,12 +30,19 @@ def main(settings):
     worded.measure(settings)
 
 
+def _check(settings, given, arguments):
+    del settings, arguments
+    if "embedding" in given:
+        raise flags.InputError("--embedding: got it for a comparison of both; wanted none")
+
+
 COMMAND = flags.Command(
     "python -m experiments.words",
     __doc__,
     Settings,
     example="python -m experiments.words --dataset ./birds --text_encoder ./minilm",
     needed=("dataset", "text_encoder"),
+    check=_check,
 )
 
 if __name__ == "__main__":

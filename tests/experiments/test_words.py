@@ -1,6 +1,8 @@
 """What words are worth on validation classes, beside attributes."""
 
 import dataclasses
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ from tests.support import commands
 from tests.support.exported import draw
 from tests.support.words import Bag
 from zslkeras import benchmarks
+from zslkeras.cli import flags
 from zslkeras.errors import InputError
 from zslkeras.text import encoders
 
+REAL = {}
 ROWS = ["attributes", "text: names"]
 
 
@@ -49,6 +53,23 @@ def test_the_attributes_of_validation_classes_take_no_part_in_the_guess(stage):
     for way in (worded.regression(Bag()), worded.similarity(Bag(), lambda one: one.class_names)):
         embed = worded.guessed(way, lambda one: Bag().encode(list(one.class_names)))
         np.testing.assert_array_equal(embed(other)[stage.unseen_classes], embed(stage)[stage.unseen_classes])
+
+
+@pytest.mark.skipif(
+    {"ZSLKERAS_TEXT_ENCODER", "ZSLKERAS_DATA"} - set(os.environ), reason="no real encoder, or no folder with CUB100"
+)
+def test_on_real_birds_words_are_worth_what_the_notes_say(capsys):
+    """docs/notes/words.md, by features called mnv2."""
+    root = pathlib.Path(os.environ["ZSLKERAS_DATA"]) / "CUB100"
+    if not root.is_dir():
+        pytest.skip(f"no {root}")
+    encoder = os.environ["ZSLKERAS_TEXT_ENCODER"]
+    data = flags.Data(dataset=f"{root}/images", unseen=str(root / "unseen.txt"), features="mnv2", text_encoder=encoder)
+    worded.measure(words.Settings(model="prototypes", data=data))
+    lines = dict(line.rsplit(maxsplit=2)[:2] for line in capsys.readouterr().out.splitlines()[1:-1])
+    found = {name.strip(): float(number) for name, number in lines.items()}
+    for name, wanted in REAL.items():
+        assert abs(found[name] - wanted) < 1, name
 
 
 def test_only_validation_classes_are_opened():

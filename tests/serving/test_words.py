@@ -109,7 +109,7 @@ def test_what_is_given_beside_the_words_counts_more(fitted, rows):
 
 def test_a_model_of_attributes_without_an_encoder_takes_one_later(fitted, rows):
     model = fitted("attributes", None)
-    with pytest.raises(InputError, match="text_encoder: got none, and classes describes classes in words; wanted the"):
+    with pytest.raises(InputError, match="text_encoder: got none, and class okapi is described in words; wanted the"):
         model.predict(rows, OKAPI)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -21,6 +21,7 @@ from zslkeras.progress import Progress
 
 LENGTHS = (16, 32, 64, 128, 256, 512)  # of padded sentences: each one gets the shortest that holds it
 _TOKENS_AT_ONCE = 1024  # in a batch, whatever its length
+_MANY = 64  # texts, from which on there is a progress line
 _EXTRA = "text_encoder: needs {}; wanted pip install 'zslkeras[hub]'"
 _READ = (".json", ".txt", ".safetensors", ".h5", ".model")  # suffixes of the files that an encoder depends on
 _PARTS = ("Transformer", "Pooling", "Normalize")  # of a sentence encoder's modules.json
@@ -36,19 +37,24 @@ def load(name):
             KerasHub, such as hf://sentence-transformers/all-MiniLM-L6-v2, which it fetches.
     """
     if "://" in os.fspath(name):
-        return Fetched(os.fspath(name))
+        return _opened(Fetched, os.fspath(name))
     folder = pathlib.Path(name)
     if not folder.is_dir():
         raise InputError(f"text_encoder: no folder {folder}; wanted one of a sentence encoder, or a handle as in hf://")
-    return Encoder(folder)
+    return _opened(Encoder, folder.resolve())
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(kind, place):
+    """An encoder that is opened once: a process that asks again need not load its network again."""
+    return kind(place)
 
 
 class Encoder:
     """The encoder in a folder."""
 
     def __init__(self, folder):
-        self.folder = folder.resolve()
-        self.name = str(self.folder)
+        self.folder, self.name = folder, str(folder)
         config = atomic.read_json(folder / "config.json")
         if not config.keys() & {"registered_name", "model_type"}:
             wanted = "config.json of a KerasHub preset or of a Hugging Face model"
@@ -135,7 +141,8 @@ def _embedder(preset, name=None):
         raise InputError(_EXTRA.format(error.name)) from None
     except Exception as error:  # KerasHub raises anything on a folder that it cannot read, and without a network
         got = f"{name or preset} cannot be loaded ({brief(error)})"
-        raise InputError(f"text_encoder: {got}; wanted a BERT-like encoder that KerasHub reads") from None
+        wanted = "the handle of one, and a network" if "://" in preset else "the folder of one"
+        raise InputError(f"text_encoder: {got}; wanted a BERT-like encoder that KerasHub reads, {wanted}") from None
 
 
 def _like_hugging_face(network):
@@ -195,7 +202,8 @@ def _encoded(network, asked, texts):
     tokens = np.array([len(one) for one in preprocessor.tokenizer(texts)]) + 2  # with the marks of both ends
     places = np.minimum(np.searchsorted(lengths, tokens), len(lengths) - 1)
     vectors = None
-    with Progress("reading descriptions", len(texts)) as bar:
+    progress = Progress("reading descriptions", len(texts)) if len(texts) >= _MANY else contextlib.nullcontext()
+    with progress as bar:
         for place in np.unique(places):
             rows, size = np.flatnonzero(places == place), max(1, _TOKENS_AT_ONCE // lengths[place])
             preprocessor.sequence_length = lengths[place]
@@ -205,7 +213,8 @@ def _encoded(network, asked, texts):
                 found = asked(preprocessor(batch)).numpy()[: len(part)].astype(np.float32)
                 vectors = np.zeros((len(texts), found.shape[1]), np.float32) if vectors is None else vectors
                 vectors[part] = found
-                bar.advance(len(part))
+                if bar:
+                    bar.advance(len(part))
     preprocessor.sequence_length = most
     return unit(vectors)
 
