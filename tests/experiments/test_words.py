@@ -16,7 +16,14 @@ from zslkeras.cli import flags
 from zslkeras.errors import InputError
 from zslkeras.text import encoders
 
-REAL = {}
+# T of prototypes with all-MiniLM-L6-v2, percent.
+REAL = {
+    "attributes": 67.2,
+    "text: names": 35.4,
+    "text: sentences": 45.8,
+    "attributes by regression: sentences": 49.9,
+    "attributes by similarity: sentences": 34.3,
+}
 ROWS = ["attributes", "text: names"]
 
 
