@@ -26,7 +26,7 @@ LAYERS = (
             for one in ("errors", "structure", "graphs", "atomic", "progress", "cache", "names", "precision", "version")
         ),
     ),
-    ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*"),
+    ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*", "zslkeras.text*"),
     ("zslkeras.models*", "zslkeras.benchmarks*"),
     ("zslkeras.protocol",),
     ("zslkeras.runs", "zslkeras.automatic", "zslkeras.figures*"),
@@ -46,7 +46,7 @@ COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
     *(
         f"experiments.{name}"
-        for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report")
+        for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report", "words")
     ),
     "tuning.run",
 )

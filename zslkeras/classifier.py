@@ -3,6 +3,7 @@
     model = zslkeras.fit(zslkeras.load_benchmark("shapes"), model="aspn")
     model.predict(["a.png", "b.png"])
     model.predict(["a.png", "b.png"], classes={"okapi": {"striped": 1, "hooved": 1}})
+    model.predict(["a.png", "b.png"], classes={"okapi": "a brown animal with striped legs"})
 
 Stages, early stopping and gamma are inside: everything is chosen on validation classes, as `protocol` does it.
 """
@@ -25,7 +26,18 @@ from zslkeras.evaluation import confidence, metrics, tables, uncertainty
 from zslkeras.images import backbones, extract
 from zslkeras.models import MODELS, config
 from zslkeras.names import AUTO, BENCHMARKS
-from zslkeras.serving import answers, asked, bundle, candidates, examples, export, recognise, recognisers, rejection
+from zslkeras.serving import (
+    answers,
+    asked,
+    bundle,
+    candidates,
+    examples,
+    export,
+    recognise,
+    recognisers,
+    rejection,
+    words,
+)
 from zslkeras.serving.answers import SHOWN
 from zslkeras.training.machine import Machine
 
@@ -60,7 +72,8 @@ def fit(
         backbone: of keras.applications; makes features of a folder of images that has none.
         weights: of the backbone of the features, or of the model's own: "imagenet", the default, or a file.
         say: called with each line for the user.
-        **options: of `load_benchmark` where `data` is a path, such as `features`, `classes` and `unseen`.
+        **options: of `load_benchmark` where `data` is a path, such as `features`, `classes`, `unseen` and
+            `text_encoder`.
 
     Returns:
         A ZeroShotClassifier.
@@ -89,7 +102,10 @@ def fit(
     if out:
         result = runs.result(experiment, finished, ({}, "not asked for"), time.monotonic() - began)
         runs.write_result(experiment.out, result, finished)
-    return ZeroShotClassifier(recognisers.Live(experiment, finished[0], weights), verdict)
+    made = ZeroShotClassifier(recognisers.Live(experiment, finished[0], weights), verdict)
+    if source.options.get("text_encoder") and (doubt := words.doubt(made._inside.attributes, made.validation)):
+        say(f"note: {doubt}")
+    return made
 
 
 def load(path, *, data_root=None, images=None, weights=None):
@@ -119,7 +135,8 @@ def load(path, *, data_root=None, images=None, weights=None):
 
 
 class ZeroShotClassifier:
-    """Recognises images among classes that it was trained on, and among any others that attributes describe.
+    """Recognises images among classes that it was trained on, and among any others that attributes or
+    words describe.
 
     `fit` and `load` make it.
 
@@ -178,21 +195,22 @@ class ZeroShotClassifier:
         known = self._inside.confidence
         return export.calibration(known) if known is not None else {}
 
-    def predict(self, images, classes=None, *, top=None, known=False, missing="fill", reject=None):
+    def predict(self, images, classes=None, *, top=None, known=False, missing="fill", reject=None, text_encoder=None):
         """The class of each image.
 
         Args:
             images: paths, bytes of files, uint8 pictures [H, W, 3] or [B, H, W, 3], or rows of what the model takes;
                 one, or a list, an array or an iterator of many.
-            classes: among which classes; None for all that it knows. Else a dict {name: {attribute: value}} or {name: A
-                values}, the path of a table, (names, [K, A]), or a list of names that it knows. Classes that it does
-                not know count as never trained. A class may have a few images beside its attributes:
-                {name: {"attributes": {...}, "images": [...]}}.
+            classes: among which classes; None for all that it knows. Else a dict {name: text}, {name: {attribute:
+                value}} or {name: A values}, the path of a table, (names, [K, A]), or a list of names that it knows.
+                Classes that it does not know count as never trained. A class may have a few images beside its text or
+                attributes: {name: {"attributes": {...}, "images": [...]}}.
             top: how many of the best classes to return, with scores; None for the name alone.
             known: whether the classes that it knows are candidates beside `classes`.
             missing: "fill" fills in attributes that are not given, "refuse" refuses them.
             reject: the share of the images of these classes that may be lost, such as 0.05, so that images of no class
                 among them are answered with None. The threshold comes from validation classes. None rejects nothing.
+            text_encoder: reads texts, a folder or a handle; that of the training if None. Another one is refused.
 
         Returns:
             A name for one image and a list of names for several, None for one that shows none of the classes; with
@@ -200,28 +218,28 @@ class ZeroShotClassifier:
         """
         if top is not None and (not isinstance(top, int | np.integer) or top < 1):
             raise InputError(f"top: got {top!r}; wanted a number of classes, at least 1")
-        classes = self._among(classes, known, missing)
+        classes = self._among(classes, known, missing, text_encoder)
         made, single, parts = answers.Predictions(), *self._scored(images, classes, reject)
         for given, scores, labels, rejected in parts:
             kept = given[: max(0, SHOWN - len(made))]
             made.add(answers.answers(scores, labels, classes, top, kept, rejected))
         return made[0] if single else made
 
-    def score(self, images, classes=None, *, known=False, missing="fill"):
+    def score(self, images, classes=None, *, known=False, missing="fill", text_encoder=None):
         """Calibrated scores [B, K], with gamma for classes that were never trained, and the K names.
 
         Arguments are those of `predict`. One image has one row.
         """
-        return self._table(images, self._among(classes, known, missing))
+        return self._table(images, self._among(classes, known, missing, text_encoder))
 
-    def probabilities(self, images, classes=None, *, known=False, missing="fill"):
+    def probabilities(self, images, classes=None, *, known=False, missing="fill", text_encoder=None):
         """Probabilities [B, K], given that an image shows one of the K classes, and the K names.
 
         They are softmax(scores / temperature), with a temperature that was fitted on validation rows. Arguments are
         those of `predict`. One image has one row.
         """
         temperature = rejection.required(self._inside.confidence, "probabilities:").temperature
-        scores = self._table(images, self._among(classes, known, missing))
+        scores = self._table(images, self._among(classes, known, missing, text_encoder))
         made = answers.Probabilities(confidence.probabilities(scores.values, temperature), scores.names)
         made.images = scores.images
         return made
@@ -298,11 +316,12 @@ class ZeroShotClassifier:
             facts["right on validation classes"] = f"{reached['T']:.1%} (chance {reached['chance']:.1%})"
         return facts
 
-    def _among(self, given, known, missing):
+    def _among(self, given, known, missing, text_encoder):
         if given is None:
             return self._inside.classes
         described, images = examples.split(given)
-        classes, notes = candidates.among(self._inside.classes, self._inside.attributes, described, known, missing)
+        own, attributes = self._inside.classes, self._inside.attributes
+        classes, notes = candidates.among(own, attributes, described, known, missing, text_encoder)
         for note in notes:
             warnings.warn(note, stacklevel=3)
         return examples.drawn(classes, images, self._inside)

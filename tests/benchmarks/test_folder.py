@@ -12,7 +12,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from zslkeras.benchmarks import filters, folder
+from zslkeras.benchmarks import filters, folder, tables
 from zslkeras.errors import InputError
 from zslkeras.images import decode
 
@@ -124,10 +124,10 @@ def test_all_classes_with_pictures_can_be_seen(pets):
 
 def test_a_table_may_have_gaps_where_that_is_allowed(pets):
     table(pets / "classes.csv", rows=[("ant", 1, "", 2.5), ("bee", " ", 6, 3)])
-    _, _, values = folder.read_table(pets / "classes.csv", gaps=True)
-    np.testing.assert_array_equal(values, [[1, np.nan, 2.5], [np.nan, 6, 3]])
+    found = tables.read(pets / "classes.csv", gaps=True)
+    np.testing.assert_array_equal(found.values, [[1, np.nan, 2.5], [np.nan, 6, 3]])
     with pytest.raises(InputError, match="line 2, column legs: got ''; wanted a finite number"):
-        folder.read_table(pets / "classes.csv")
+        tables.read(pets / "classes.csv")
 
 
 def test_unseen_by_a_name_with_a_comma(pets):

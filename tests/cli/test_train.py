@@ -15,8 +15,11 @@ import zslkeras
 from tests.support import commands, drive
 from tests.support.exported import draw
 from tests.support.forked import start
+from tests.support.words import Bag
 from zslkeras import names
 from zslkeras.cli import main, predict, quiet, train
+from zslkeras.errors import InputError
+from zslkeras.text import encoders
 
 EXAMPLE = ("--model", "example", "--features", "filters", "--set", "hidden=4", "--epochs", 3, "--set", "batch_size=32")
 
@@ -115,6 +118,21 @@ def test_a_killed_training_goes_on_with_the_same_command(birds, tmp_path):
     assert ends[0] == ends[1]
     assert done.out.splitlines()[-8:-4] == whole.out.replace("whole", "out").splitlines()[-8:-4]
     assert not [name for name in files(tmp_path / "out") if "/." in name]  # no draft is left
+
+
+def test_classes_may_be_described_in_words(call, birds, tmp_path, unchecked_exports, monkeypatch):
+    monkeypatch.setattr(encoders, "load", lambda name: Bag())
+    classes = sorted(path.name for path in birds.iterdir() if path.is_dir())
+    table = tmp_path / "words.csv"
+    table.write_text("class,description\n" + "".join(f"{name},a {name.replace('-', ' ')}\n" for name in classes))
+    args = birds, "--model", "eszsl", "--features", "filters", "--classes", table, "--text_encoder", "bag"
+    ran = call(*args, "--out", "out")
+    assert ran.code == 0, ran.err
+    model = zslkeras.load(tmp_path / "out")
+    assert model.class_embeddings.shape == (len(classes), Bag.dim)
+    with pytest.raises(InputError, match="class okapi is not described in words; wanted that, as in training"):
+        model.predict(birds / classes[0] / "0.png", {"okapi": {"red": 1}})
+    commands.assert_refused(call(*args[:-2]), "--text_encoder: got none to read the descriptions of classes")
 
 
 WRONG = {

@@ -11,6 +11,7 @@ import hashlib
 
 import numpy as np
 
+from zslkeras.benchmarks.words import Words
 from zslkeras.errors import InputError
 
 KINDS = ("features", "maps", "levels", "images")
@@ -43,6 +44,7 @@ class Benchmark:
         finite: True if the inputs are known to hold no NaN or infinity; else `take` checks each batch.
         features: the name of the extractor that made the inputs; None for images.
         notes: sentences that the user should read once (what was drawn, what was skipped).
+        words: what was said about the classes and which encoder read it; None where none did.
         prepared: of images, how the features were made that `zslkeras prepare` made of them: {name: its record}.
         origin: (name, root, options) of `benchmarks.load`, which reads its other stages and kinds of inputs; None for
             one that was made otherwise, and for a changed copy.
@@ -67,6 +69,7 @@ class Benchmark:
     finite: bool = False
     features: str | None = None
     notes: tuple[str, ...] = ()
+    words: Words | None = None
     prepared: dict = dataclasses.field(default_factory=dict)
     origin: tuple | None = dataclasses.field(default=None, init=False)
 
@@ -229,6 +232,7 @@ def tune_stage(final, fold=0, seed=0):
         test_unseen=np.sort(test_unseen),
         validation_classes=None,
         notes=tuple(notes),
+        words=final.words and final.words.of(seen),
     )
 
 

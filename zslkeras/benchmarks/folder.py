@@ -1,30 +1,26 @@
 """Your own data: a folder with one sub-folder of images per class, and a table of class attributes.
 
-The table is a CSV or TSV `class,attr1,attr2,...`, or a `.npy` of text embeddings [C, A] with the names of the classes,
-one per line, in a `.txt` of the same stem. Classes with a row but no folder are unseen classes that a model can still
-recognise.
+The table says by attributes, in words, or by both what each class is, see `tables`. Classes with a row but no folder
+are unseen classes that a model can still recognise.
 """
 
 import csv
-import math
 import os
 import pathlib
-import re
 
 import numpy as np
 
-from zslkeras.benchmarks import files, filters
+from zslkeras.benchmarks import files, filters, tables, words
 from zslkeras.benchmarks.benchmark import UNSEEN_SHARE, Benchmark, draw_held_out
-from zslkeras.errors import InputError, brief, did_you_mean
+from zslkeras.errors import InputError, did_you_mean
 from zslkeras.images import decode
 
 FILTERS = "filters"  # the built-in filter bank, as a name of features
-TABLES = ("classes.csv", "classes.tsv")
+TABLES = ("classes.csv", "classes.tsv", "classes.json")
 NONE = "none"  # the unseen classes are those without images alone, if there are any
 _UNSEEN = f"class names separated by commas, a file with one per line, a fraction between 0 and 1, or {NONE}"
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _CHUNK = 1024  # images decoded at a time
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 def read(
@@ -37,6 +33,8 @@ def read(
     features=None,
     attribute_vectors=None,
     normalize=True,
+    text_encoder=None,
+    embedding=None,
     seed=0,
 ):
     """Reads your folder.
@@ -53,13 +51,17 @@ def read(
         features: "filters" for the built-in filter bank, or the name of feature files in the folder.
         attribute_vectors: a .npy file, [A, V].
         normalize: whether class embeddings get L2 length one.
+        text_encoder: a folder or a handle, see `text.encoders.load`; reads what the table says in words.
+        embedding: from words.EMBEDDINGS, what class embeddings are made of; see `words.described`.
         seed: of the draws.
 
     Returns:
         A Benchmark of stage "final".
     """
     folder = pathlib.Path(name)
-    (class_names, attribute_names, embeddings), pictures, labels, notes = _contents(folder, classes)
+    table, pictures, labels, notes = _contents(folder, classes)
+    class_names = table.names
+    embeddings, attribute_names, told, note = words.described(table, text_encoder, embedding)
     with_pictures = np.unique(labels)
     unseen_classes, drawn = _unseen(unseen, class_names, with_pictures, seed)
     train, test_seen, test_unseen = _split(labels, unseen_classes, seed)
@@ -88,8 +90,9 @@ def read(
         attribute_vectors=vectors,
         finite=finite,
         features=features,
-        notes=tuple(note for note in (*notes, drawn, chosen) if note),
+        notes=tuple(one for one in (*notes, note, drawn, chosen) if one),
         prepared=prepared,
+        words=told,
     )
 
 
@@ -101,23 +104,13 @@ def pictures(name, root, *, classes=None):
     return files.Pictures(folder, tuple(found), paths, labels + 1, tuple(notes))
 
 
-def read_table(path, gaps=False):
-    """Class names, attribute names (none for an .npy) and the [C, A] values of a table of classes.
-
-    Args:
-        path: a CSV, a TSV, or an .npy with the names in a .txt beside it.
-        gaps: whether cells may be empty; they are then NaN.
-    """
-    return _read_npy(path) if path.suffix == ".npy" else _read_csv(path, gaps)
-
-
 def _contents(folder, classes):
-    """What `read_table` returns, the images "class/file" in a fixed order, their labels, and notes."""
-    table = _table(folder, classes)
-    rows = read_table(table)
-    ids = {class_name: label for label, class_name in enumerate(rows[0])}
-    pictures, notes = _pictures(folder, rows[0], table)
-    return rows, pictures, np.array([ids[os.path.dirname(picture)] for picture in pictures]), notes
+    """The Table, the images "class/file" in a fixed order, their labels, and notes."""
+    path = _table(folder, classes)
+    table = tables.read(path)
+    ids = {class_name: label for label, class_name in enumerate(table.names)}
+    pictures, notes = _pictures(folder, table.names, path)
+    return table, pictures, np.array([ids[os.path.dirname(picture)] for picture in pictures]), notes
 
 
 def _table(folder, classes):
@@ -125,58 +118,10 @@ def _table(folder, classes):
     for choice in choices:
         if choice.is_file():
             return choice
-    wanted = "a table with the header class,attr1,attr2,... and one line per class"
+    wanted = "a table with the header class,attr1,attr2,... or class,description, and one line per class"
     if classes is None:
         wanted += ", or att_splits.mat if the folder is in the field's own format"
     raise InputError(f"classes: no file {' or '.join(map(str, choices))}; wanted {wanted}")
-
-
-def _read_npy(path):
-    embeddings, listed = files.read_matrix(path), path.with_suffix(".txt")
-    names = [name for _, name in files.read_lines(listed, f"the classes of {path}, one per line, in UTF-8")]
-    if len(names) != len(embeddings):
-        raise InputError(f"{listed}: {len(names)} classes; wanted {len(embeddings)}, one per row of {path}")
-    return files.different(listed, "class", names), (), embeddings
-
-
-def _read_csv(path, gaps):
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
-            header = stream.readline()
-            found = re.match(r'("?)class\1([,;\t])', header, re.IGNORECASE)
-            if not found:
-                raise InputError(f"{path}: line 1 is {header[:40]!r}; wanted the header class,attr1,attr2,...")
-            stream.seek(0)
-            reader = csv.reader(stream, delimiter=found[2], strict=True)
-            attributes = files.different(path, "column", next(reader)[1:])
-            names, rows = [], []
-            for cells in reader:
-                if any(cells):
-                    names.append(cells[0])
-                    rows.append(_numbers(f"{path}: line {reader.line_num}", cells, attributes, gaps))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a CSV or TSV in UTF-8") from error
-    if not rows:
-        raise InputError(f"{path}: no line after the header; wanted one per class")
-    return files.different(path, "class", names), attributes, np.array(rows, np.float32)
-
-
-def _numbers(where, cells, attributes, gaps):
-    if len(cells) != len(attributes) + 1:
-        raise InputError(f"{where}: {len(cells)} cells; wanted {len(attributes) + 1}, as in the header")
-    numbers = []
-    for cell, attribute in zip(cells[1:], attributes, strict=True):
-        if gaps and not cell.strip():
-            numbers.append(math.nan)
-            continue
-        try:
-            numbers.append(float(cell))
-        except ValueError:
-            numbers.append(math.nan)
-        if not abs(numbers[-1]) <= _LARGEST:  # NaN fails every comparison
-            raise InputError(f"{where}, column {attribute}: got {cell!r}; wanted a finite number")
-    return numbers
 
 
 def _pictures(folder, class_names, table):

@@ -69,7 +69,15 @@ class Data:
     data_root: str | None = flag(None, "where the data lies; $ZSLKERAS_DATA, then ./data")
     images: str | None = flag(None, "where the images lie")
     classes: str | None = flag(
-        None, "own folder: table of class attributes (CSV, TSV), or .npy of text embeddings with names in a .txt"
+        None, "own folder: table of classes (CSV, TSV, JSON), or .npy of text embeddings with names in a .txt"
+    )
+    text_encoder: str | None = flag(
+        None, "own folder: the folder of a sentence encoder, or hf://NAME; reads what the table says in words"
+    )
+    embedding: str | None = flag(
+        None,
+        "own folder: what class embeddings are made of; attributes where the table has any, if not given",
+        choices=names.EMBEDDINGS,
     )
     unseen: str | None = flag(
         None, "own folder: the unseen classes, as a comma-separated list, a file with one name per line, or a fraction"

@@ -4,8 +4,10 @@ DIR is a `saved_model` that was exported --with_backbone, or the folder of its r
 table, with one line per class and the attributes in any order. If the model knows a class of that name, the table's
 attributes replace its own, and the class stays seen or unseen. Any other class is added as one that was never trained.
 Columns and cells may be missing: they are filled in by what goes together in the known classes.
+--describe "NAME: TEXT" adds a class in words, and so does a column `description` of the table; the encoder of the
+training reads them, or --text_encoder where a model of attributes was trained without one.
 --reject 0.05 answers "none of these" for images of other classes, at the cost of about 5 % of the images of these.
---only_new leaves out all classes that are not in the table. --write_table writes a table to start from.
+--only_new leaves out all classes but these. --write_table writes a table to start from.
 """
 
 import dataclasses
@@ -23,8 +25,16 @@ class Settings:
     model: str | None = flags.flag(
         None, "folder of an export, or of a run that has one, as in --model runs/msdn-shapes"
     )
-    classes: str | None = flags.flag(None, "classes by their attributes: CSV, TSV, or .npy with names in a .txt")
-    only_new: bool = flags.flag(False, "recognise only the classes of --classes")
+    classes: str | None = flags.flag(
+        None, "classes by their attributes or in words: CSV, TSV, JSON, or .npy with names in a .txt"
+    )
+    describe: tuple[str, ...] = flags.flag(
+        (), 'a class in words, as in "okapi: a brown animal with striped legs"; repeat for more', repeat=True
+    )
+    text_encoder: str | None = flags.flag(
+        None, "the folder of a sentence encoder, or hf://NAME; that of the training if not given"
+    )
+    only_new: bool = flags.flag(False, "recognise only the classes of --classes or --describe")
     missing: str = flags.flag(
         "fill", "attributes that --classes lacks are filled in, or refused", choices=("fill", "refuse")
     )
@@ -46,20 +56,45 @@ def main(settings, images):
         return
     found = exported.recognise(
         images,
-        settings.classes,
+        _given(settings),
         settings.only_new,
         settings.top,
         settings.attention,
         settings.missing,
         say=lambda line: print(line, file=sys.stderr),
         reject=settings.reject,
+        text_encoder=settings.text_encoder,
     )
     print(json.dumps(found, indent=1) if settings.json else recognise.as_text(found))
 
 
+def _given(settings):
+    """The classes that are given, as `candidates.among` takes them; None where there are none."""
+    if settings.describe:
+        return dict(map(_named, settings.describe))
+    return settings.classes and pathlib.Path(settings.classes)
+
+
+def _named(text):
+    """("NAME", "TEXT") of "NAME: TEXT"."""
+    name, _, said = map(str.strip, text.partition(":"))
+    if not name or not said:
+        raise flags.InputError(f"--describe: got {text!r:.60}; wanted a name and a text, as in NAME: TEXT")
+    return name, said
+
+
 def _check(settings, given, images):
-    if settings.only_new and not settings.classes:
-        raise flags.InputError("--only_new: got no --classes; wanted a table of the new ones")
+    if settings.only_new and not (settings.classes or settings.describe):
+        raise flags.InputError("--only_new: got no --classes; wanted a table of the new ones, or --describe")
+    if settings.classes and settings.describe:
+        raise flags.InputError("--describe: got it beside --classes; wanted the description in the table, or no table")
+    if settings.text_encoder and not (settings.classes or settings.describe):
+        raise flags.InputError(
+            "--text_encoder: got it without --describe or --classes; wanted something for it to read"
+        )
+    names = [_named(text)[0] for text in settings.describe]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise flags.InputError(f"--describe: class {twice} is there {names.count(twice)} times; wanted it once")
     if settings.reject is not None and not 0 < settings.reject < 1:
         raise flags.InputError(f"--reject: got {settings.reject}; wanted a share of images, above 0 and below 1")
     if not images:

@@ -3,7 +3,8 @@
 FOLDER has a sub-folder of images for each class, and a table of what describes the classes: classes.csv, or --classes.
 All classes with images are learned; classes of the table without images can be recognised too. Everything is chosen on
 validation classes, which are held out of a first training; the second one has them all. Features are made of the images
-if the folder has none. After a kill, the same command goes on where it stopped.
+if the folder has none. A table class,description needs a --text_encoder that reads it.
+After a kill, the same command goes on where it stopped.
 """
 
 import dataclasses
@@ -24,6 +25,8 @@ class Settings:
         choices=flags.MODELS_AND_AUTO,
     )
     classes: str | None = flags.field_of(flags.Data, "classes")
+    text_encoder: str | None = flags.field_of(flags.Data, "text_encoder")
+    embedding: str | None = flags.field_of(flags.Data, "embedding")
     features: str | None = flags.flag(
         None, "feature files in the folder, or filters for the built-in filter bank, which is quick and weak"
     )
@@ -44,7 +47,7 @@ def main(settings, folders):
     from zslkeras import classifier  # needs TensorFlow, so only after the flags are checked
 
     (folder,) = folders
-    options = {"classes": settings.classes, "features": settings.features}
+    options = {name: getattr(settings, name) for name in ("classes", "features", "text_encoder", "embedding")}
     source = classifier.source_of(folder, options)
     if classifier.is_folder(source):
         source = dataclasses.replace(source, options=source.options | {"unseen": "none"})

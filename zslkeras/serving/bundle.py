@@ -5,6 +5,7 @@ on: by the built-in filter bank, or by a backbone with the weights in the featur
 from images, it only brings them to size.
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -93,8 +94,9 @@ def _checked(benchmark):
 
 
 def attributes(benchmark, options):
-    """What one needs to describe a new class: the names of the attributes, and what was done to their values."""
-    lengths = np.linalg.norm(benchmark.class_embeddings, axis=1)
+    """What one needs to describe a new class: the names of the attributes, what was done to their values, and what was
+    said in words of the classes."""
+    lengths, told = np.linalg.norm(benchmark.class_embeddings, axis=1), benchmark.words
     return {
         "number": benchmark.class_embeddings.shape[1],
         "names": list(benchmark.attribute_names),
@@ -102,6 +104,7 @@ def attributes(benchmark, options):
         "negatives": options.get("negatives", "keep"),
         "has_negatives": bool((benchmark.class_embeddings < 0).any()),
         "lengths": [float(lengths.min()), float(lengths.max())],
+        "words": told and dataclasses.asdict(told),
     }
 
 

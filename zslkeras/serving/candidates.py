@@ -1,7 +1,7 @@
-"""The classes among which images are recognised: those of a model, and others that are described by attributes.
+"""The classes among which images are recognised: those of a model, and others that attributes or words describe.
 
-A description may leave attributes out. They are filled in with what the model's own classes suggest: attributes go
-together, so a class with wings is likely to have feathers.
+Attributes may be left out. They are filled in with what the model's own classes suggest: attributes go together, so a
+class with wings is likely to have feathers. What is said in words is read by `words`.
 """
 
 import collections.abc
@@ -11,8 +11,11 @@ import pathlib
 
 import numpy as np
 
-from zslkeras.benchmarks import files, folder
+from zslkeras.benchmarks import files, tables
+from zslkeras.benchmarks.words import near
 from zslkeras.errors import InputError, did_you_mean
+from zslkeras.serving import words
+from zslkeras.text import descriptions
 
 SCALE = 3.0  # a given class may be this many times shorter or longer than the model's classes
 MISSING = ("fill", "refuse")
@@ -49,15 +52,17 @@ class Given:
         names: K names.
         columns: names of the columns of `values`; none where they are the model's attributes in order.
         values: [K, A], NaN where an attribute is missing.
+        said: K tuples of texts, which are empty where a class is not described in words.
     """
 
     where: str
     names: tuple[str, ...]
     columns: tuple[str, ...]
     values: np.ndarray
+    said: tuple[tuple[str, ...], ...]
 
 
-def among(own, attributes, given, known=True, missing=MISSING[0]):
+def among(own, attributes, given, known=True, missing=MISSING[0], text_encoder=None):
     """The classes that are given, and sentences about them that the user should read once.
 
     A given class whose name the model knows is replaced, and stays seen or unseen. Any other counts as unseen.
@@ -65,28 +70,38 @@ def among(own, attributes, given, known=True, missing=MISSING[0]):
     Args:
         own: the model's Classes.
         attributes: what its metadata say about attributes.
-        given: the path of a table (see `folder.read_table`); a dict {name: {attribute: value}} or {name: A values};
-            (names, [K, A]); [K, A] alone; or names of the model's own classes.
+        given: the path of a table (see `tables.read`); a dict {name: text}, {name: {attribute: value}} (see
+            `tables.of_mapping`) or {name: A values}; (names, [K, A]); [K, A] alone; or names, which a model that was
+            trained on names may not know.
         known: whether the model's own classes are among the result too.
         missing: "fill" fills in attributes that are not given; "refuse" refuses them.
+        text_encoder: reads words, see `encoders.load`; that of the model if None.
     """
     if missing not in MISSING:
         raise InputError(f"missing: got {missing!r}; wanted one of {', '.join(MISSING)}")
-    given = _read(given, own)
-    values = _in_order(given, attributes)
-    given_part = ~np.isnan(values)
-    for name, row, there in zip(given.names, values, given_part, strict=True):
-        if not there.any():
+    given = _read(given, own, attributes)
+    told = words.read(given, own, attributes, text_encoder)
+    values = _in_order(given, attributes) if told is None or told.attributes else told.rows
+    expected = np.full(values.shape, np.nan) if told is None else told.rows
+    given_part, is_said = ~np.isnan(values), ~np.isnan(expected).all(axis=1)
+    for name, row, there, in_words in zip(given.names, values, given_part, is_said, strict=True):
+        if not there.any() and not in_words:
             raise InputError(f"{given.where}: no attribute of class {name} is given; wanted at least one")
-        if missing == "refuse" and not there.all():
+        if missing == "refuse" and not there.all() and not in_words:
             lacking = [one for one, has in zip(attribute_names(attributes), there, strict=True) if not has]
             more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
             raise InputError(
                 f"{given.where}: attribute {lacking[0]}{more} of class {name} missing; wanted all {len(there)} of the "
                 "model"
             )
-        _require_scale(given.where, name, row, attributes, whole=there.all())
-    values = np.stack([filled(row, own.embeddings, attributes["unit_length"]) for row in values]).astype(np.float32)
+        if there.any():
+            _require_scale(given.where, name, row, attributes, whole=there.all())
+    lacking = np.where(is_said, 0, np.count_nonzero(~given_part, axis=1))
+    values = [
+        filled(row, own.embeddings, attributes["unit_length"], expected=one if in_words else None)
+        for row, one, in_words in zip(values, expected, is_said, strict=True)
+    ]
+    values = np.stack(values).astype(np.float32)
     if attributes["unit_length"]:
         values = files.unit_rows(values)
     seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
@@ -97,7 +112,7 @@ def among(own, attributes, given, known=True, missing=MISSING[0]):
         np.asarray(list(merged.values()), np.float32),
         np.array([seen.get(name, False) for name in merged]),
     )
-    return classes, _notes(own, given, values, given_part)
+    return classes, _notes(own, given, values, lacking) + _notes_on_words(given, told)
 
 
 def attribute_names(attributes):
@@ -105,7 +120,7 @@ def attribute_names(attributes):
     return attributes["names"] or [f"attribute {place}" for place in range(1, attributes["number"] + 1)]
 
 
-def filled(row, known, unit_length=False, way=WAYS[0]):
+def filled(row, known, unit_length=False, way=WAYS[0], expected=None):
     """A class's attributes with those that are missing filled in.
 
         missing = mean + B (given - mean), with B the ridge regression of the missing on the given ones
@@ -116,6 +131,7 @@ def filled(row, known, unit_length=False, way=WAYS[0]):
         unit_length: whether `known` was scaled to unit length, class by class. Then `row` may have any scale: it gets
             the one at which the completed row has unit length.
         way: "conditional" as above; "mean" has B = 0.
+        expected: [A], in the scale of `known`, in place of the mean; that of `known` if None.
 
     Returns:
         [A] float64; the given part is in its own scale, or in that of `known` with `unit_length`.
@@ -124,10 +140,13 @@ def filled(row, known, unit_length=False, way=WAYS[0]):
     there = ~np.isnan(row)
     if there.all():
         return row
-    mean, given = known.mean(axis=0), row[there]
+    if expected is not None and not there.any():
+        return np.array(expected, np.float64)
+    mean = known.mean(axis=0) if expected is None else expected
+    given = row[there]
     slope = np.zeros((np.count_nonzero(~there), len(given)))
     if way == "conditional":
-        centred = known - mean
+        centred = known - known.mean(axis=0)
         gram = centred[:, there].T @ centred[:, there]
         ridge = max(RIDGE * np.trace(gram) / len(gram), np.finfo(np.float64).tiny)
         slope = np.linalg.solve(gram + ridge * np.eye(len(gram)), centred[:, there].T @ centred[:, ~there]).T
@@ -149,10 +168,10 @@ def _factor(given, start, change):
     return factor if factor > 0 else 1 / np.linalg.norm(given)
 
 
-def _read(given, own):
+def _read(given, own, attributes):
     if isinstance(given, str | os.PathLike):
         path = pathlib.Path(given)
-        return Given(str(path), *folder.read_table(path, gaps=True))
+        return _named(Given(str(path), *tables.read(path, gaps=True)), own, attributes)
     if isinstance(given, collections.abc.Mapping):
         return _of_dict(given)
     if isinstance(given, tuple) and len(given) == 2 and np.ndim(given[1]) == 2:
@@ -160,12 +179,23 @@ def _read(given, own):
     if isinstance(given, np.ndarray | list) and len(given) and not isinstance(given[0], str):
         return _of_matrix(given)
     names = _names(given)
+    return _named(Given("classes", names, (), np.empty((len(names), 0)), ((),) * len(names)), own, attributes)
+
+
+def _named(given, own, attributes):
+    """Classes that are given by their names alone, with what these stand for; any others as they are."""
+    if given.values.size or any(given.said):
+        return given
+    if words.are_known_by_name(attributes):
+        return dataclasses.replace(given, said=tuple(descriptions.of_names(given.names)))
     places = {name: place for place, name in enumerate(own.names)}
-    for name in names:
+    for name in given.names:
         if name not in places:
-            near = did_you_mean(name, own.names)
-            raise InputError(f"classes: {name!r} is given by its name alone, and the model does not know it; {near}")
-    return Given("classes", names, (), own.embeddings[[places[name] for name in names]].astype(np.float64))
+            nearest = did_you_mean(name, own.names)
+            got = f"{name!r} is given by its name alone, and the model does not know it"
+            raise InputError(f"{given.where}: {got}; {nearest}")
+    values = own.embeddings[[places[name] for name in given.names]].astype(np.float64)
+    return dataclasses.replace(given, columns=(), values=values)
 
 
 def _names(given):
@@ -187,35 +217,33 @@ def _of_matrix(values, names=None):
     names = tuple(f"class {place}" for place in range(1, len(values) + 1)) if names is None else names
     if len(names) != len(values):
         raise InputError(f"classes: got {len(names)} names for {len(values)} rows; wanted one for each")
-    return Given("classes", names, (), values)
+    return Given("classes", names, (), values, ((),) * len(names))
 
 
 def _of_dict(given):
-    """{name: {attribute: value}}, or {name: values of all attributes in order}."""
+    """{name: text or {attribute: value}}, or {name: values of all attributes in order}."""
     if not given:
         raise InputError("classes: got none; wanted at least one")
-    names = files.different("classes", "class", tuple(map(str, given)))
     rows = list(given.values())
-    if not all(isinstance(row, collections.abc.Mapping) for row in rows):
-        lengths = {np.size(row) for row in rows}
-        if any(isinstance(row, collections.abc.Mapping | str) for row in rows) or len(lengths) > 1:
-            raise InputError("classes: got different kinds of values; wanted a dict of attributes for each class")
-        return _of_matrix(np.stack([np.ravel(row) for row in rows]), names)
-    columns = tuple(dict.fromkeys(str(key) for row in rows for key in row))
-    values = np.full((len(rows), len(columns)), np.nan)
-    for place, (name, row) in enumerate(zip(names, rows, strict=True)):
-        for key, value in row.items():
-            if value is None:
-                continue
-            try:
-                values[place, columns.index(str(key))] = float(value)
-            except (ValueError, TypeError):
-                raise InputError(f"classes: {name} has {key} {value!r}; wanted a number") from None
-    return Given("classes", names, columns, values)
+    if all(map(_is_described, rows)):
+        return Given("classes", *tables.of_mapping("classes", given))
+    if any(map(_is_described, rows)) or len({np.size(row) for row in rows}) > 1:
+        wanted = "a text or a dict of attributes for each class"
+        raise InputError(f"classes: got different kinds of values; wanted {wanted}")
+    names = files.different("classes", "class", tuple(map(str, given)))
+    return _of_matrix(np.stack([np.ravel(row) for row in rows]), names)
+
+
+def _is_described(row):
+    """Whether a class is described by a text, by several, or by a dict."""
+    texts = isinstance(row, list | tuple) and all(isinstance(one, str) for one in row)
+    return isinstance(row, collections.abc.Mapping | str) or texts
 
 
 def _in_order(given, attributes):
     """The values in the model's order, NaN where one is missing."""
+    if not given.values.shape[1]:
+        return np.full((len(given.names), attributes["number"]), np.nan)
     names = attributes["names"]
     if not names and set(given.columns) <= set(attribute_names(attributes)):
         names = attribute_names(attributes) if given.columns else names
@@ -252,16 +280,16 @@ def _require_scale(where, name, row, attributes, whole=True):
         )
 
 
-def _notes(own, given, values, there):
+def _notes(own, given, values, lacking):
     """One line about what was filled in, and one about duplicates."""
-    notes, lacking = [], np.count_nonzero(~there, axis=1)
+    notes = []
     if lacking.any():
         some = lacking[lacking > 0]
         count = f"{some.min()}" if some.min() == some.max() else f"{some.min()} to {some.max()}"
         first = given.names[np.flatnonzero(lacking)[0]]
         of = first if len(some) == 1 else f"{len(some)} classes, {first} first"
         notes.append(
-            f"{given.where}: filled in {count} of {there.shape[1]} attributes of {of}, by what goes together in the "
+            f"{given.where}: filled in {count} of {values.shape[1]} attributes of {of}, by what goes together in the "
             "known classes"
         )
     earlier, same = dict(zip(own.names, own.embeddings, strict=True)), []
@@ -274,3 +302,13 @@ def _notes(own, given, values, there):
         more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
         notes.append(f"{given.where}: {'; '.join(same[:3])}{more}: nothing but their names tells them apart")
     return notes
+
+
+def _notes_on_words(given, told):
+    """One line about what was read, and one about classes that are described nearly alike."""
+    if told is None:
+        return []
+    names = [name for name, texts in zip(given.names, given.said, strict=True) if texts]
+    of = names[0] if len(names) == 1 else f"{len(names)} classes, {names[0]} first"
+    read = f"the attributes of {of} follow from what is said, by what is known of other classes"
+    return [f"{given.where}: {note}" for note in (told.attributes and read, near(names, told.vectors)) if note]

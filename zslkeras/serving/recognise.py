@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras import atomic
-from zslkeras.benchmarks import files
+from zslkeras.benchmarks import files, tables
 from zslkeras.errors import InputError, brief, quoted
 from zslkeras.evaluation.confidence import Confidence
 from zslkeras.images import decode
@@ -101,25 +101,34 @@ class Exported:
             )
 
     def recognise(
-        self, images, table=None, only_new=False, top=5, attention=None, missing="fill", say=print, reject=None
+        self,
+        images,
+        given=None,
+        only_new=False,
+        top=5,
+        attention=None,
+        missing="fill",
+        say=print,
+        reject=None,
+        text_encoder=None,
     ):
         """Recognises image files, and returns the list that `recognised` makes.
 
         Args:
             images: paths.
-            table: of further classes; see `candidates.among`.
-            only_new: whether only the classes of the table can be recognised.
+            given: further classes; see `candidates.among`.
+            only_new: whether only these can be recognised.
             top: how many classes are listed per image.
             attention: a folder for figures of where the model looks, or None.
-            missing: what becomes of attributes that the table lacks; see `candidates.among`.
+            missing: what becomes of attributes that they lack; see `candidates.among`.
             say: called with each line for the user.
-            reject: see `ZeroShotClassifier.predict`.
+            reject, text_encoder: see `ZeroShotClassifier.predict`.
         """
         self.require_images()
         classes = self.classes
-        if table is not None:
+        if given is not None:
             attributes = self.metadata["attributes"]
-            classes, notes = candidates.among(classes, attributes, pathlib.Path(table), not only_new, missing)
+            classes, notes = candidates.among(classes, attributes, given, not only_new, missing, text_encoder)
             for note in notes:
                 say(f"note: {note}")
         gamma, rejected = self.metadata["gamma"], None
@@ -127,11 +136,11 @@ class Exported:
         asked = rule.asked if rule else classes
         thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged image
         contents = [decode.read(image) for image in images]
-        if table is None:
+        if given is None:
             answers = _asked(self.model.signatures["serve"], contents)
         else:
-            given = {"class_embeddings": tf.constant(asked.embeddings), "seen_mask": tf.constant(asked.seen)}
-            answers = _asked(self.model.signatures["score_classes"], contents, **given)
+            among = {"class_embeddings": tf.constant(asked.embeddings), "seen_mask": tf.constant(asked.seen)}
+            answers = _asked(self.model.signatures["score_classes"], contents, **among)
         if rule:
             answers, rejected = rule(answers)
         found = recognised(images, answers, classes, gamma, top, rejected)
@@ -146,9 +155,12 @@ class Exported:
         try:
             with open(path, "x", newline="", encoding="utf-8") as file:
                 # The text of a float32 is the shortest that reads back as the same number.
-                own = zip(self.classes.names, self.classes.embeddings, strict=True)
-                rows = [[name, *map(str, row)] for name, row in own]
-                csv.writer(file, lineterminator="\n").writerows([["class", *self.attribute_names], *rows])
+                columns, rows = self.attribute_names, [map(str, row) for row in self.classes.embeddings]
+                told = self.metadata["attributes"].get("words")
+                if told and told["embedding"] == "text":
+                    columns, rows = [tables.DESCRIPTION], [[" ".join(texts)] for texts in told["said"]]
+                own = [[name, *row] for name, row in zip(self.classes.names, rows, strict=True)]
+                csv.writer(file, lineterminator="\n").writerows([["class", *columns], *own])
         except OSError as error:
             raise InputError(f"write_table: {path}: {error.strerror}; wanted a new file") from error
 

@@ -1,0 +1,84 @@
+"""Class embeddings out of what a table says in words."""
+
+import dataclasses
+
+import numpy as np
+
+from zslkeras.errors import InputError
+from zslkeras.names import EMBEDDINGS
+from zslkeras.text import descriptions, encoders
+
+_NEAR = 0.98  # cosine above which two descriptions hardly tell their classes apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """What was said about the classes of a benchmark, and who read it.
+
+    Attributes:
+        encoder: the name of the encoder, its folder or handle.
+        digest: of the encoder.
+        embedding: one of EMBEDDINGS.
+        by_name: whether nothing was said but the names of the classes, in `descriptions.PROMPTS`.
+        said: for each class a tuple of texts.
+    """
+
+    encoder: str
+    digest: str
+    embedding: str
+    by_name: bool
+    said: tuple[tuple[str, ...], ...]
+
+    def of(self, classes):
+        """The Words of some of the classes, by their numbers."""
+        return dataclasses.replace(self, said=tuple(self.said[place] for place in classes))
+
+
+def described(table, text_encoder=None, embedding=None):
+    """The class embeddings [C, A] of a table, the names of their columns, the Words, and a note.
+
+    Args:
+        table: a Table without gaps.
+        text_encoder: see `encoders.load`; None where nothing is read.
+        embedding: "attributes", or "text": its descriptions, or the names of its classes if it has none. If None, the
+            attributes where it has any. With an encoder, a model of attributes can be asked in words later.
+    """
+    embedding = embedding or EMBEDDINGS[table.values.shape[1] == 0]
+    if embedding not in EMBEDDINGS:
+        raise InputError(f"embedding: got {embedding!r}; wanted one of {', '.join(EMBEDDINGS)}")
+    if embedding == "attributes" and not table.values.shape[1]:
+        raise InputError("embedding: got attributes, and the table of classes has none; wanted text")
+    if text_encoder is None:
+        if embedding == "text":
+            what = "descriptions" if any(table.said) else "names"
+            raise InputError(
+                f"text_encoder: got none to read the {what} of classes; wanted a folder of a sentence encoder"
+            )
+        note = "the descriptions of classes are not read without a text_encoder" if any(table.said) else None
+        return table.values, table.columns, None, note
+    encoder, by_name = encoders.load(text_encoder), not any(table.said)
+    said = tuple(descriptions.of_names(table.names)) if by_name else table.said
+    told = Words(encoder.name, encoder.digest, embedding, by_name, said)
+    if embedding == "attributes":
+        return table.values, table.columns, told, None
+    vectors = descriptions.embedded(encoder, said)
+    return vectors, (), told, near(table.names, vectors)
+
+
+def near(names, vectors):
+    """A sentence about the two classes that are nearest, if hardly anything tells them apart; else None.
+
+    Args:
+        names: of K classes.
+        vectors: [K, D] of unit length.
+    """
+    cosines = np.triu(vectors @ vectors.T, 1)
+    count = np.count_nonzero(cosines > _NEAR)
+    if not count:
+        return None
+    first, second = np.unravel_index(cosines.argmax(), cosines.shape)
+    more = f"; {count - 1} more pairs are as near" if count > 1 else ""
+    return (
+        f"{names[first]} and {names[second]} are described nearly alike (cosine {cosines[first, second]:.3f} of at "
+        f"most 1): say what tells them apart{more}"
+    )

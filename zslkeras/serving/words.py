@@ -1,0 +1,98 @@
+"""Classes that are described in words, as what a model knows classes by: text embeddings, or attributes.
+
+A model that was trained on text embeddings is asked with those of the same encoder. One of attributes gets the
+attributes that its own classes suggest: a ridge regression from what is said about them to their attributes.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from zslkeras.errors import InputError
+from zslkeras.text import descriptions, encoders
+from zslkeras.text.attributes import FromWords
+
+_HELPED = 1.5  # times chance, from which on words are said to help
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What words say.
+
+    Attributes:
+        rows: [K, A], NaN for a class of which nothing is said.
+        attributes: whether these are attributes, and no text embeddings.
+        vectors: [n, D] of the n classes of which something is said.
+    """
+
+    rows: np.ndarray
+    attributes: bool
+    vectors: np.ndarray
+
+
+def are_known_by_name(attributes):
+    """Whether a model was trained on the names of classes alone, so that a name describes a class."""
+    words = attributes.get("words")
+    return bool(words) and words["embedding"] == "text" and words["by_name"]
+
+
+def doubt(attributes, validation):
+    """A sentence where text embeddings hardly helped on the validation classes; None where they did, or none are used.
+
+    Args:
+        attributes: what the metadata of a model say about attributes.
+        validation: {"T", "chance", ...}, see `ZeroShotClassifier.validation`.
+    """
+    known = attributes.get("words")
+    if not known or known["embedding"] != "text" or not validation:
+        return None
+    if validation["T"] >= _HELPED * validation["chance"]:
+        return None
+    what, better = ("names", "descriptions, or attributes") if known["by_name"] else ("descriptions", "attributes")
+    return (
+        f"{what} alone did not help on your validation classes: T {100 * validation['T']:.0f} where chance is "
+        f"{100 * validation['chance']:.0f}; {better} may tell more"
+    )
+
+
+def read(given, own, attributes, text_encoder=None):
+    """The Told of classes as they are given; None where nothing is said of any.
+
+    Args:
+        given: a candidates.Given.
+        own: the model's Classes.
+        attributes: what its metadata say about attributes; "words" of them is a benchmark's Words, as a dict.
+        text_encoder: see `encoders.load`; that of the model if None.
+    """
+    known, places = attributes.get("words"), [place for place, texts in enumerate(given.said) if texts]
+    by_text = bool(known) and known["embedding"] == "text"
+    if by_text and len(places) < len(given.names) and (places or given.columns):
+        name = next(name for name, texts in zip(given.names, given.said, strict=True) if not texts)
+        raise InputError(f"{given.where}: class {name} is not described in words; wanted that, as in training")
+    if not places:
+        return None
+    encoder = _encoder(given, known, text_encoder)
+    vectors = descriptions.embedded(encoder, [given.said[place] for place in places])
+    rows = np.full((len(given.names), attributes["number"]), np.nan)
+    rows[places] = vectors if by_text else _attributes(encoder, known, own, attributes)(vectors)
+    return Told(rows, not by_text, vectors)
+
+
+def _encoder(given, known, text_encoder):
+    """The encoder that reads; refuses another one than that of the training."""
+    if text_encoder is None and not known:
+        name = next(name for name, texts in zip(given.names, given.said, strict=True) if texts)
+        wanted = "the folder of a sentence encoder, as the model was trained without one"
+        raise InputError(f"text_encoder: got none, and class {name} is described in words; wanted {wanted}")
+    encoder = encoders.load(known["encoder"] if text_encoder is None else text_encoder)
+    if known and encoder.digest != known["digest"]:
+        wanted = f"{known['digest']} of {known['encoder']}, with which the model was trained"
+        raise InputError(f"text_encoder: {encoder.name} has digest {encoder.digest}; wanted {wanted}")
+    return encoder
+
+
+def _attributes(encoder, known, own, attributes):
+    """The FromWords of a model's own classes."""
+    said = known["said"] if known and not known["by_name"] else None
+    kinds = descriptions.of_known(own.names, attributes["names"], own.embeddings, said)
+    return FromWords([descriptions.embedded(encoder, kind) for kind in kinds], own.embeddings)
