@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 
-.PHONY: demo test lint format bench wheel-check clean
+.PHONY: demo test lint format bench fuzz wheel-check clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
@@ -22,6 +22,10 @@ format: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python -m experiments.speed
+
+# Damaged files and requests, ten thousand of each kind; the tests take a few of them.
+fuzz: $(VENV)/ready
+	ZSLKERAS_FUZZ=10000 $(BIN)/python -m pytest --numprocesses auto tests/fuzz
 
 # Installs the wheel into a new environment, as a user does.
 wheel-check:

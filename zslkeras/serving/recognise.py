@@ -28,7 +28,12 @@ _METADATA = {  # what is read of `metadata.json`
     "seen": [bool],
     "gamma": float,
     "inputs": {"kind": str, "shape": list},
-    "attributes": {"number": int, "names": OrNull([str]), "unit_length": bool},
+    "attributes": {
+        "number": int,
+        "names": OrNull([str]),
+        "unit_length": bool,
+        "words?": OrNull({"encoder": str, "digest": str, "embedding": str, "by_name": bool, "said": [[str]]}),
+    },
     "preprocessing": OrNull({"size": int, "crop": bool}),
     "endpoints": dict,
     "precision?": str,
