@@ -8,6 +8,7 @@ from zslkeras.errors import InputError
 from zslkeras.names import EMBEDDINGS
 from zslkeras.text import descriptions, encoders
 
+_AT_ONCE = 1024  # classes compared with all others
 _NEAR = 0.98  # cosine above which two descriptions hardly tell their classes apart
 
 
@@ -72,13 +73,17 @@ def near(names, vectors):
         names: of K classes.
         vectors: [K, D] of unit length.
     """
-    cosines = np.triu(vectors @ vectors.T, 1)
-    count = np.count_nonzero(cosines > _NEAR)
+    count, nearest = 0, (-1.0, 0, 0)
+    for start in range(0, len(vectors), _AT_ONCE):
+        cosines = np.triu(vectors[start : start + _AT_ONCE] @ vectors.T, start + 1)
+        count += np.count_nonzero(cosines > _NEAR)
+        row, column = np.unravel_index(cosines.argmax(), cosines.shape)
+        nearest = max(nearest, (cosines[row, column], start + row, column))
     if not count:
         return None
-    first, second = np.unravel_index(cosines.argmax(), cosines.shape)
+    cosine, first, second = nearest
     more = f"; {count - 1} more pairs are as near" if count > 1 else ""
     return (
-        f"{names[first]} and {names[second]} are described nearly alike (cosine {cosines[first, second]:.3f} of at "
+        f"{names[first]} and {names[second]} are described nearly alike (cosine {cosine:.3f} of at "
         f"most 1): say what tells them apart{more}"
     )

@@ -6,6 +6,7 @@ class with wings is likely to have feathers. What is said in words is read by `w
 
 import collections.abc
 import dataclasses
+import itertools
 import os
 import pathlib
 
@@ -292,16 +293,34 @@ def _notes(own, given, values, lacking):
             f"{given.where}: filled in {count} of {values.shape[1]} attributes of {of}, by what goes together in the "
             "known classes"
         )
-    earlier, same = dict(zip(own.names, own.embeddings, strict=True)), []
-    for name, row in zip(given.names, values, strict=True):
-        if name not in earlier:
-            match = next((other for other, values in earlier.items() if np.abs(values - row).max() <= _SAME), None)
-            same += [f"{name} is a duplicate of {match}"] if match else []
-        earlier[name] = row
-    if same:
+    if same := [f"{name} is a duplicate of {other}" for name, other in _duplicates(own, given.names, values)]:
         more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
         notes.append(f"{given.where}: {'; '.join(same[:3])}{more}: nothing but their names tells them apart")
     return notes
+
+
+def _duplicates(own, names, values):
+    """(a name that is new, the first earlier one with the same row), for each row that has one."""
+    replaced, mine = set(names), set(own.names)
+    known = [name not in replaced for name in own.names]
+    every = [*itertools.compress(own.names, known), *names]
+    rows = np.concatenate([own.embeddings[known], values]).astype(np.float64)
+    firsts = {}
+    for place, row in enumerate(rows):
+        firsts.setdefault(row.tobytes(), place)
+    # Rows that are nearly the same lie near each other on a line, where few others do.
+    different = np.array(list(firsts.values()))
+    line = np.random.default_rng(0).uniform(-1, 1, rows.shape[1])
+    images, reach = rows[different] @ line, _SAME * np.abs(line).sum()
+    order = np.argsort(images, kind="stable")
+    for place in range(len(every) - len(names), len(every)):
+        first, image = firsts[rows[place].tobytes()], rows[place] @ line
+        start, end = np.searchsorted(images, (image - reach, image + reach), sorter=order)
+        near = different[order[start:end]]
+        near = near[np.abs(rows[near] - rows[place]).max(axis=1, initial=0) <= _SAME]
+        earliest = min([first, *near])
+        if earliest < place and every[place] not in mine:
+            yield every[place], every[earliest]
 
 
 def _notes_on_words(given, told):
