@@ -6,6 +6,7 @@ recognise.
 """
 
 import csv
+import io
 import math
 import os
 import pathlib
@@ -111,6 +112,14 @@ def read_table(path, gaps=False):
     return _read_npy(path) if path.suffix == ".npy" else _read_csv(path, gaps)
 
 
+def parse_table(text, where, gaps=False):
+    """`read_table` for the text of a CSV or TSV; `where` says what it is, for messages."""
+    try:
+        return _parsed(io.StringIO(text, newline=""), where, gaps)
+    except csv.Error as error:
+        raise InputError(f"{where}: cannot be read ({brief(error)}); wanted a CSV or TSV") from error
+
+
 def _contents(folder, classes):
     """What `read_table` returns, the images "class/file" in a fixed order, their labels, and notes."""
     table = _table(folder, classes)
@@ -142,24 +151,28 @@ def _read_npy(path):
 def _read_csv(path, gaps):
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
-            header = stream.readline()
-            found = re.match(r'("?)class\1([,;\t])', header, re.IGNORECASE)
-            if not found:
-                raise InputError(f"{path}: line 1 is {header[:40]!r}; wanted the header class,attr1,attr2,...")
-            stream.seek(0)
-            reader = csv.reader(stream, delimiter=found[2], strict=True)
-            attributes = files.different(path, "column", next(reader)[1:])
-            names, rows = [], []
-            for cells in reader:
-                if any(cells):
-                    names.append(cells[0])
-                    rows.append(_numbers(f"{path}: line {reader.line_num}", cells, attributes, gaps))
+            return _parsed(stream, path, gaps)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a CSV or TSV in UTF-8") from error
+
+
+def _parsed(stream, where, gaps):
+    # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
+    header = stream.readline()
+    found = re.match(r'("?)class\1([,;\t])', header, re.IGNORECASE)
+    if not found:
+        raise InputError(f"{where}: line 1 is {header[:40]!r}; wanted the header class,attr1,attr2,...")
+    stream.seek(0)
+    reader = csv.reader(stream, delimiter=found[2], strict=True)
+    attributes = files.different(where, "column", next(reader)[1:])
+    names, rows = [], []
+    for cells in reader:
+        if any(cells):
+            names.append(cells[0])
+            rows.append(_numbers(f"{where}: line {reader.line_num}", cells, attributes, gaps))
     if not rows:
-        raise InputError(f"{path}: no line after the header; wanted one per class")
-    return files.different(path, "class", names), attributes, np.array(rows, np.float32)
+        raise InputError(f"{where}: no line after the header; wanted one per class")
+    return files.different(where, "class", names), attributes, np.array(rows, np.float32)
 
 
 def _numbers(where, cells, attributes, gaps):
