@@ -215,7 +215,11 @@ def test_pasted_lines_become_classes_and_wrong_ones_a_sentence(tab, said):
 
 
 def test_it_works_by_keyboard_and_fits_a_phone(tab, opened, exported):
-    choose(tab, exported.pictures / opened.classes.names[3] / "0.png")
+    choose(tab, *(exported.pictures / opened.classes.names[place] / "0.png" for place in (3, 9)))
+    assert opened.classes.names[9] in tab.inner_text("#brief")
+    tab.locator(".thumbnail").first.press("Enter")
+    assert ranking(tab)[0][0] == opened.classes.names[3]
+    assert tab.locator(".thumbnail").first.evaluate("button => button === document.activeElement")
     tab.set_viewport_size({"width": 360, "height": 740})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     assert opened.classes.names[3] in tab.inner_text("#brief")

@@ -8,6 +8,19 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
+// A name that may go on in the next line after each "_".
+export function breakable(name) {
+  return name.split(/(?<=_)/).flatMap((part, place) => (place ? [element("wbr"), part] : [part]));
+}
+
+// Replaces what is in a list, and leaves the focus at its place, for those who use the keyboard.
+export function redraw(list, children) {
+  const focused = [...list.children].findIndex((child) => child.contains(document.activeElement));
+  list.replaceChildren(...children);
+  const again = list.children[focused];
+  (again?.querySelector("button") ?? again)?.focus();
+}
+
 export function download(name, content, type) {
   const url = URL.createObjectURL(new Blob([content], { type }));
   element("a", { href: url, download: name }).click();

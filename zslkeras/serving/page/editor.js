@@ -1,6 +1,6 @@
 // The table of classes: its list, and the sliders of the class that is being edited.
 
-import { element, find } from "./dom.js";
+import { breakable, element, find } from "./dom.js";
 
 // How a class came to be, beside its name everywhere.
 export const markOf = (one) =>
@@ -39,7 +39,7 @@ export class Editor {
     find("editor").hidden = !one;
     this.pointed(null);
     if (!one) return;
-    find("edited").replaceChildren(one.name, " ", markOf(one));
+    find("edited").replaceChildren(...breakable(one.name), " ", markOf(one));
     find("undo").textContent = one.own ? "Reset" : "Remove";
     this.rows = this.classes.model.attributes.map((name, place) => this.#row(one, name, place));
     find("sliders").replaceChildren(...this.#groups());
@@ -58,6 +58,7 @@ export class Editor {
       line.classList.toggle("filled", !given);
       if (value !== undefined) slider.value = value;
       output.textContent = value === undefined ? "" : this.#percent(value, place);
+      slider.setAttribute("aria-valuetext", output.textContent || "not known");
     }
   }
 
@@ -68,7 +69,7 @@ export class Editor {
       one.on = tick.checked;
       this.changed();
     });
-    const name = element("button", { type: "button", className: "plain", textContent: one.name });
+    const name = element("button", { type: "button", className: "plain" }, ...breakable(one.name));
     name.addEventListener("click", () => {
       this.edit(one);
       find("editor").scrollIntoView({ block: "nearest" });

@@ -2,7 +2,7 @@
 
 import { Attention } from "./attention.js";
 import { Classes } from "./classes.js";
-import { download, element, find } from "./dom.js";
+import { breakable, download, element, find, redraw } from "./dom.js";
 import { Editor, markOf } from "./editor.js";
 import { read } from "./pictures.js";
 import { ranked } from "./ranking.js";
@@ -180,8 +180,9 @@ function show(picture) {
 }
 
 function drawThumbnails() {
-  find("thumbnails").replaceChildren(
-    ...pictures.map((picture) => {
+  redraw(
+    find("thumbnails"),
+    pictures.map((picture) => {
       const best = rankingOf(picture)[0]?.one.name ?? "";
       const button = element(
         "button",
@@ -204,11 +205,12 @@ function drawAnswer() {
   find("nothing").hidden = Boolean(shown);
   find("brief").hidden = !ranking.length;
   find("brief").textContent = ranking.slice(0, 2).map(({ one, score }) => `${one.name} ${score.toFixed(3)}`).join(" · ");
-  find("ranking").replaceChildren(
-    ...ranking.map(({ one, score, share, rank }) => {
+  redraw(
+    find("ranking"),
+    ranking.map(({ one, score, share, rank }) => {
       const bar = element("div", { className: one.seen ? "bar seen" : "bar new" });
       bar.style.width = `${Math.max(1, 100 * share)}%`;
-      const name = element("span", { className: "name", textContent: one.name });
+      const name = element("span", { className: "name" }, ...breakable(one.name));
       const number = element("span", { className: "score", textContent: score.toFixed(3) });
       const words = element("div", { className: "words" }, name, markOf(one), number);
       const line = element("li", { value: rank, tabIndex: 0 }, words, element("div", { className: "track" }, bar));
