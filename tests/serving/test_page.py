@@ -20,6 +20,7 @@ rest = pytest.importorskip("zslkeras.serving.rest", reason="needs the extra [ser
 STATIC = {
     path.name: path for path in (ROOT / "zslkeras/serving/page").iterdir() if path.suffix in (".html", ".css", ".js")
 }
+SVG = "http://www.w3.org/2000/svg"  # the name of a language, which nobody asks for
 WEIGHT = 200_000  # bytes of all files together
 
 
@@ -53,7 +54,7 @@ def test_the_page_is_its_files_and_each_says_that_nothing_else_may_run(server):
 def test_the_files_have_no_inline_code_and_name_no_other_machine():
     for name, file in STATIC.items():
         text = file.read_text()
-        assert not re.search(r"https?://", text), name
+        assert set(re.findall(r"https?://[^\s\"']+", text)) <= {SVG}, name
         assert "innerHTML" not in text and "eval(" not in text, name
     html = STATIC["index.html"].read_text()
     assert not re.search(r"<style|\sstyle=|\son\w+=", html)
@@ -82,15 +83,31 @@ def test_the_page_is_told_what_the_model_is(server, opened):
     assert told["limits"] | {"body": rest.Limits().body, "classes": rest.Limits().classes} == told["limits"]
 
 
+def test_it_is_told_what_gamma_does_to_validation_rows(server, opened):
+    _, told = server.ask(None, "/page/model.json", "GET")
+    sure, gammas = opened.confidence, np.linspace(*told["gammas"], len(told["curve"]["U"]))
+    assert told["gammas"] == [0, 3 * opened.metadata["gamma"]]
+    for place in (0, 100, 300):
+        answers = (sure.scores + gammas[place] * ~sure.seen).argmax(axis=1)
+        for name, classes in (("U", ~sure.seen), ("S", sure.seen)):
+            shares = [np.mean(answers[sure.labels == one] == one) for one in np.flatnonzero(classes)]
+            assert told["curve"][name][place] == pytest.approx(np.mean(shares), abs=1e-9), (name, place)
+    assert told["curve"]["U"][0] < told["curve"]["U"][300]
+
+
 def test_it_is_told_where_the_model_looks(opened):
     outputs = dict.fromkeys(("class", "class_scores", "attribute", "attribute_scores", "lone"), ["float32", []])
     endpoints = opened.metadata["endpoints"] | {"attention": {"inputs": {}, "outputs": outputs}}
     looking = types.SimpleNamespace(
-        require_images=lambda: None, classes=opened.classes, metadata=opened.metadata | {"endpoints": endpoints}
+        require_images=lambda: None,
+        classes=opened.classes,
+        metadata=opened.metadata | {"endpoints": endpoints},
+        confidence=None,
     )
     server = Server(opened.model, rest.Limits(), page=page.Page(looking, "drawn"))
     _, told = server.ask(None, "/page/model.json", "GET")
     assert told["attention"] == {"class": "classes", "attribute": "attributes"}
+    assert told["curve"] is None  # of an export by an earlier version
 
 
 def test_described_classes_get_the_rows_that_commands_and_python_would_give_them(server, opened):

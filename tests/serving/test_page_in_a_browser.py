@@ -165,7 +165,9 @@ def test_gamma_moves_the_classes_that_were_never_trained_alone(tab, opened, expo
     choose(tab, exported.pictures / opened.classes.names[0] / "0.png")
     assert not opened.classes.seen[0]
     before = {name: (mark, float(score)) for name, mark, score in ranking(tab)}
+    said = tab.inner_text("#validation-text")
     tab.locator("#gamma").fill("0")
+    assert tab.inner_text("#validation-text") != said
     after = {name: float(score) for name, _, score in ranking(tab)}
     for name in before.keys() & after.keys():
         mark, score = before[name]

@@ -21,6 +21,7 @@ import numpy as np
 
 from zslkeras.benchmarks import folder
 from zslkeras.errors import InputError, quoted
+from zslkeras.evaluation import metrics
 from zslkeras.serving import candidates
 
 CLASSES = 200  # in one request: filling attributes in takes milliseconds for each
@@ -35,6 +36,8 @@ HEADERS = {
     "Cache-Control": "no-cache",
 }
 _LARGEST = float(np.finfo(np.float32).max)
+_FAR = 3.0  # times the chosen gamma: how far that on the page goes
+_POINTS = 301  # of the curve
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
@@ -81,6 +84,8 @@ class Page:
 
     def _facts(self, limits):
         facts, own = self._exported.metadata, self._own
+        far = _FAR * facts["gamma"] or 1.0
+        gammas = [min(0.0, far), max(0.0, far)]
         maps = facts["endpoints"].get("attention", {}).get("outputs", {})
         return json.dumps(
             {
@@ -91,6 +96,8 @@ class Page:
                 "class_embeddings": [_numbers(row) for row in own.embeddings],
                 "attributes": candidates.attribute_names(self._attributes),
                 "gamma": facts["gamma"],
+                "gammas": gammas,
+                "curve": _curve(self._exported.confidence, gammas),
                 "crop": facts["preprocessing"]["crop"],
                 # Where it looks: for each class, or for each attribute.
                 "attention": {
@@ -147,6 +154,18 @@ def _of_text(text, attributes):
     names, columns, values = folder.parse_table(text, "table", gaps=True)
     rows = ([None if math.isnan(value) else value for value in row] for row in values.tolist())
     return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}
+
+
+def _curve(confidence, gammas):
+    """{"U": [n], "S": [n]} of validation rows for gammas at equal steps; None where the export has no such rows."""
+    if confidence is None:
+        return None
+    groups = np.flatnonzero(confidence.seen), np.flatnonzero(~confidence.seen)
+    outcomes = metrics.outcomes(confidence.scores, confidence.labels, *groups)
+    tables = [metrics.per_class(outcomes, gamma) for gamma in np.linspace(*gammas, _POINTS)]
+    found = {name: [float(metrics.mean_over_classes(one[name])) for one in tables] for name in "US"}
+    # No number where no row is of a seen class, or of an unseen one.
+    return found if all(math.isfinite(values[0]) for values in found.values()) else None
 
 
 def _numbers(row):

@@ -2,6 +2,7 @@
 
 import { Attention } from "./attention.js";
 import { Classes } from "./classes.js";
+import { Curve } from "./curve.js";
 import { breakable, download, element, find, redraw } from "./dom.js";
 import { Editor, markOf } from "./editor.js";
 import { read } from "./pictures.js";
@@ -46,14 +47,16 @@ function start() {
 
 function startGamma() {
   const slider = find("gamma");
-  const far = 3 * model.gamma || 1;
-  Object.assign(slider, { min: Math.min(0, far), max: Math.max(0, far), step: Math.abs(far) / 300, value: model.gamma });
+  const [min, max] = model.gammas;
+  Object.assign(slider, { min, max, step: (max - min) / 300, value: model.gamma });
+  const curve = new Curve(model);
   find("gamma-chosen").append(element("option", { value: model.gamma }));
   find("gamma-reset").textContent = `chosen on validation classes: ${model.gamma.toFixed(3)}`;
   const set = (value) => {
     gamma = value;
     find("gamma-value").textContent = gamma.toFixed(3);
     find("gamma-reset").disabled = gamma === model.gamma;
+    curve.show(gamma);
     drawAnswer();
   };
   slider.addEventListener("input", () => set(Number(slider.value)));
