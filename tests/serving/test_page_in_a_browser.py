@@ -3,6 +3,7 @@
 It needs the extra [browser], and a Chromium of the system: Playwright downloads none here.
 """
 
+import base64
 import csv
 import io
 import shutil
@@ -10,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.support.server import Server
 from zslkeras.serving import recognise
@@ -120,6 +122,32 @@ def test_an_image_gets_the_answer_that_python_gives(tab, opened, exported):
     assert ranking(tab) == shown
     widths = [box["width"] for box in (bar.bounding_box() for bar in tab.locator(".bar").all())]
     assert widths == sorted(widths, reverse=True) and widths[0] > widths[-1]
+
+
+DROPPED = """([name, type, content]) => {
+  const dropped = new DataTransfer();
+  dropped.items.add(new File([Uint8Array.from(atob(content), (one) => one.charCodeAt(0))], name, { type }));
+  return dropped;
+}"""
+
+
+def drop(tab, name, kind, content):
+    dropped = tab.evaluate_handle(DROPPED, [name, kind, base64.b64encode(content).decode()])
+    tab.dispatch_event("main", "drop", {"dataTransfer": dropped})
+
+
+def test_images_are_dropped_and_other_formats_become_what_the_server_reads(tab, exported):
+    path = sorted(exported.pictures.glob("*/0.png"))[5]
+    drop(tab, "a.png", "image/png", path.read_bytes())
+    until(tab, lambda: ranking(tab))
+    answer, webp = ranking(tab), io.BytesIO()
+    Image.open(path).save(webp, "WEBP", lossless=True)
+    drop(tab, "b.webp", "image/webp", webp.getvalue())
+    until(tab, lambda: tab.locator(".thumbnail span").all_inner_texts() == [answer[0][0]] * 2)
+    assert ranking(tab) == answer
+    drop(tab, "c.txt", "text/plain", b"no image")
+    until(tab, lambda: tab.inner_text("#status") == "c.txt is not an image that this browser can read.")
+    assert tab.locator(".thumbnail").count() == 2
 
 
 def test_a_class_that_is_described_by_sliders_wins_its_image(tab, opened, exported):
