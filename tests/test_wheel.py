@@ -66,6 +66,8 @@ def test_it_brings_one_package_and_one_command(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"zslkeras"}
     packed = {name for name in names if name.endswith(".py")}
     assert packed == {str(path.relative_to(ROOT)) for path in (ROOT / "zslkeras").rglob("*.py")}
+    page = {str(path.relative_to(ROOT)) for path in (ROOT / "zslkeras/serving/page").iterdir() if path.is_file()}
+    assert "zslkeras/serving/page/index.html" in page and page <= set(names)
 
 
 @pytest.mark.slow

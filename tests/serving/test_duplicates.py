@@ -1,4 +1,4 @@
-"""Which new classes have the row of an earlier one: as by comparing each with each, in a time that many classes allow."""
+"""Which new classes have the row of an earlier one: as by comparing each with each, in a time many classes allow."""
 
 import time
 

@@ -9,6 +9,7 @@ several sentences, or a list of them in JSON. An .npy [C, A] has the names in a 
 
 import collections.abc
 import csv
+import io
 import json
 import math
 import re
@@ -50,6 +51,11 @@ def read(path, gaps=False):
     if path.suffix == ".npy":
         return _read_npy(path)
     return _read_json(path, gaps) if path.suffix == ".json" else _read_csv(path, gaps)
+
+
+def parse(text, where, gaps=False):
+    """The Table in the text of a CSV or TSV; `where` says what it is, for messages."""
+    return _parsed(io.StringIO(text, newline=""), where, gaps)
 
 
 def of_mapping(where, given):
@@ -115,29 +121,36 @@ def _read_json(path, gaps):
 def _read_csv(path, gaps):
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
-            header = stream.readline()
-            found = re.match(r'("?)class\1([,;\t]|\s*$)', header, re.IGNORECASE)
-            if not found:
-                raise InputError(f"{path}: line 1 is {header[:40]!r}; wanted the header class,attr1,attr2,...")
-            stream.seek(0)
-            reader = csv.reader(stream, delimiter=found[2].strip(" \r\n") or ",", strict=True)
-            columns = list(files.different(path, "column", next(reader)[1:]))
-            text = next((place for place, one in enumerate(columns, 1) if one.strip().lower() == DESCRIPTION), None)
-            attributes = columns if text is None else [*columns[: text - 1], *columns[text:]]
-            names, rows, said = [], [], []
-            for cells in reader:
-                if not any(cells):
-                    continue
-                where = f"{path}: line {reader.line_num}"
-                if len(cells) != len(columns) + 1:
-                    raise InputError(f"{where}: {len(cells)} cells; wanted {len(columns) + 1}, as in the header")
-                words = cells.pop(text) if text else None
-                is_said = words is not None and (words.strip() or not gaps)
-                said.append(descriptions.checked(where, cells[0], words) if is_said else ())
-                names.append(cells[0])
-                rows.append(_numbers(where, cells[1:], attributes, gaps))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+            return _parsed(stream, path, gaps)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a CSV or TSV in UTF-8") from error
+
+
+def _parsed(stream, path, gaps):
+    # The delimiter is what follows the first word: a name further on may have a comma in its quotes.
+    header = stream.readline()
+    found = re.match(r'("?)class\1([,;\t]|\s*$)', header, re.IGNORECASE)
+    if not found:
+        raise InputError(f"{path}: line 1 is {header[:40]!r}; wanted the header class,attr1,attr2,...")
+    stream.seek(0)
+    reader = csv.reader(stream, delimiter=found[2].strip(" \r\n") or ",", strict=True)
+    names, rows, said = [], [], []
+    try:
+        columns = list(files.different(path, "column", next(reader)[1:]))
+        text = next((place for place, one in enumerate(columns, 1) if one.strip().lower() == DESCRIPTION), None)
+        attributes = columns if text is None else [*columns[: text - 1], *columns[text:]]
+        for cells in reader:
+            if not any(cells):
+                continue
+            where = f"{path}: line {reader.line_num}"
+            if len(cells) != len(columns) + 1:
+                raise InputError(f"{where}: {len(cells)} cells; wanted {len(columns) + 1}, as in the header")
+            words = cells.pop(text) if text else None
+            is_said = words is not None and (words.strip() or not gaps)
+            said.append(descriptions.checked(where, cells[0], words) if is_said else ())
+            names.append(cells[0])
+            rows.append(_numbers(where, cells[1:], attributes, gaps))
+    except csv.Error as error:
         raise InputError(f"{path}: cannot be read ({brief(error)}); wanted a CSV or TSV in UTF-8") from error
     if not rows:
         raise InputError(f"{path}: no line after the header; wanted one per class")

@@ -1,7 +1,8 @@
 """zslkeras serve --model DIR: runs an HTTP server for an export, as TensorFlow Serving does.
 
 DIR is a `saved_model`, or the folder of its run. The server is for a laptop and for tests: it listens on this machine
-only unless --host says otherwise, has no passwords, and limits what a request may take.
+only unless --host says otherwise, has no passwords, and limits what a request may take. With --page, its address shows
+a page in a browser: images are recognised, and classes are described and changed.
 """
 
 import dataclasses
@@ -22,18 +23,20 @@ class Settings:
         (), "a name by which clients call this machine, besides localhost and its own; repeat for more", repeat=True
     )
     name: str | None = flags.flag(None, "name of the model for clients; its method if not given")
+    page: bool = flags.flag(False, "also serve a page to try the model in a browser; for exports that take images")
 
 
 def main(settings):
     try:
-        from zslkeras.serving import rest
+        from zslkeras.serving import page, rest
     except ModuleNotFoundError as error:
         raise flags.InputError(f"serve: needs {error.name}; wanted pip install 'zslkeras[serve]'") from None
     from zslkeras.serving import recognise
 
     exported = recognise.Exported(settings.model)
     name = settings.name or exported.metadata["model"]
-    rest.serve(exported.model, name, settings.host, settings.port, known_as=settings.known_as)
+    shown = page.Page(exported, name) if settings.page else None
+    rest.serve(exported.model, name, settings.host, settings.port, known_as=settings.known_as, page=shown)
 
 
 COMMAND = flags.Command(

@@ -61,8 +61,8 @@ class Refused(Exception):
         self.status = status
 
 
-def app_of(model, name, limits=Limits()):
-    """The application that serves a loaded SavedModel under a name."""
+def app_of(model, name, limits=Limits(), page=None):
+    """The application that serves a loaded SavedModel under a name, and a `page.Page` of it if there is one."""
     app = fastapi.FastAPI(openapi_url=None)
     workers, bodies = concurrent.futures.ThreadPoolExecutor(limits.at_once), _Bodies(limits)
     in_flight = 0
@@ -77,8 +77,13 @@ def app_of(model, name, limits=Limits()):
     @app.post("/v1/models/{asked}:predict")
     @app.post("/v1/models/{asked}/versions/{version}:predict")
     async def predict(request: fastapi.Request, asked: str, version: str = VERSION):
-        nonlocal in_flight
         _require_served(asked, version)
+        answer = await computed(request, lambda body: answered(model, body, limits))
+        return fastapi.Response(answer, media_type="application/json")
+
+    async def computed(request, function):
+        """What a function makes of the body of a request."""
+        nonlocal in_flight
         body = await bodies.read(request)
         if in_flight >= limits.in_flight:
             raise Refused(503, f"{in_flight} requests are being answered; try again in a moment")
@@ -86,12 +91,13 @@ def app_of(model, name, limits=Limits()):
         try:
             async with asyncio.timeout(limits.seconds):
                 loop = asyncio.get_running_loop()
-                answer = await loop.run_in_executor(workers, answered, model, body, limits)
+                return await loop.run_in_executor(workers, function, body)
         except TimeoutError:
             raise Refused(504, f"no answer within {limits.seconds:g} seconds") from None
+        except InputError as error:
+            raise Refused(400, str(error)) from None
         finally:
             in_flight -= 1
-        return fastapi.Response(answer, media_type="application/json")
 
     def _require_served(asked, version):
         if (asked, version) != (name, VERSION):
@@ -111,6 +117,8 @@ def app_of(model, name, limits=Limits()):
         del error  # the server's own log has it
         return fastapi.responses.JSONResponse({"error": "the server failed; its log says why"}, 500)
 
+    if page is not None:
+        page.add_to(app, computed, limits)
     return app
 
 
@@ -260,7 +268,7 @@ def _work(contents):
     return pixels * scans
 
 
-def serve(model, name, host, port, limits=Limits(), say=print, known_as=()):
+def serve(model, name, host, port, limits=Limits(), say=print, known_as=(), page=None):
     """Serves a loaded SavedModel until the process is stopped.
 
     Args:
@@ -270,6 +278,7 @@ def serve(model, name, host, port, limits=Limits(), say=print, known_as=()):
         limits: what a request may take.
         say: called with the address.
         known_as: names of this machine, which clients call besides localhost and its own.
+        page: a `page.Page` of the model, or None.
     """
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -278,9 +287,12 @@ def serve(model, name, host, port, limits=Limits(), say=print, known_as=()):
         listening.listen()  # clients that connect before the loop runs wait, and are not refused
     except (OSError, OverflowError) as error:
         raise InputError(f"port: {host}:{port}: {error}; wanted a free port of this machine") from error
-    say(f"serving http://{host}:{listening.getsockname()[1]}/v1/models/{name}:predict")
+    address = f"http://{host}:{listening.getsockname()[1]}/"
+    say(f"serving {address}v1/models/{name}:predict")
+    if page is not None:
+        say(f"page {address}")
     sys.stdout.flush()
-    app = connections.of_this_machine(app_of(model, name, limits), (host, *known_as))
+    app = connections.of_this_machine(app_of(model, name, limits, page), (host, *known_as))
     protocol = connections.protocol_of(limits.head_seconds, limits.connections)
     config = uvicorn.Config(app, http=protocol, ws="none", log_level="warning", timeout_keep_alive=5)
     uvicorn.Server(config).run(sockets=[listening])
