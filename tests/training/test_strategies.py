@@ -1,10 +1,13 @@
 """One replica, two and two worker processes train to the same weights; a worker that is gone ends the others."""
 
+import contextlib
 import json
+import random
 import signal
 import socket
 import time
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -20,13 +23,14 @@ TOLERANCE = 1e-5
 
 
 def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Free ports below those that a system gives to whoever asks for any: nobody takes them before the workers do."""
+    ports = []
+    for port in random.SystemRandom().sample(range(12_000, 32_000), 1000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError("no free ports")
 
 
 def cluster(count):
@@ -114,10 +118,22 @@ def test_a_lost_worker_ends_the_others_and_resume_goes_on(lost, one_replica, tin
     if lost:
         return  # the chief alone writes checkpoints: it is the one without whom going on is hard
     args.append("--resume")
-    workers = [start("tests.support.drive", "--die", "never", *args, cwd=tmp_path, TF_CONFIG=c) for c in cluster(2)]
-    for worker in workers:
-        assert worker.wait_for(240).returncode == 0, worker.err
+    if not resumed(args, tmp_path):  # on a busy machine workers lose each other; then, as the sentence says, again
+        assert resumed(args, tmp_path)
     assert_close(final_weights(tmp_path / "out"), one_replica)
+
+
+def resumed(args, folder):
+    """Whether two workers come to the end; if not, what each said is among the warnings of the tests."""
+    workers = [start("tests.support.drive", "--die", "never", *args, cwd=folder, TF_CONFIG=c) for c in cluster(2)]
+    codes = [worker.wait_for(240).returncode for worker in workers]
+    if codes != [0, 0]:
+        said = "\n".join(
+            f"worker {place} ended with {worker.returncode}: {worker.err}" for place, worker in enumerate(workers)
+        )
+        assert "start all workers again with --resume" in said, said
+        warnings.warn(said, stacklevel=2)
+    return codes == [0, 0]
 
 
 @pytest.mark.slow

@@ -267,9 +267,12 @@ class Command:
         return "\n".join(lines)
 
     def _as_flag(self, sentence):
-        """An error sentence of the library, with the argument that it starts with turned into its flag."""
+        """An error sentence of the library, with the arguments that it names turned into their flags."""
         named = re.match(r"(\w+)(?=: )", sentence)
-        return f"--{sentence}" if named and named[1] in self.fields else sentence
+        sentence = f"--{sentence}" if named and named[1] in self.fields else sentence
+        return re.sub(
+            r"\bpass (\w+)=", lambda told: f"pass --{told[1]} " if told[1] in self.fields else told[0], sentence
+        )
 
 
 def names_of(settings):

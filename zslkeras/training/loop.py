@@ -288,7 +288,7 @@ class Run:
 
     def _restore(self, model):
         self._restore_history()
-        if (got := len(self._saved["state"]["callbacks"])) != len(self.callbacks):
+        if (got := len(self._saved["state"]["callbacks"])) < len(self.callbacks):
             raise self._damaged(f"it has {got} callbacks, not {len(self.callbacks)}")
         for number, optimizer in enumerate(_optimizers(model)):
             assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
