@@ -23,6 +23,7 @@ from zslkeras.evaluation import metrics, tables, uncertainty
 from zslkeras.models import MODELS
 from zslkeras.names import YARDSTICKS
 from zslkeras.training.loop import Diverged
+from zslkeras.version import versions
 
 _SHOWN = ("T", "H", "AUSUC")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -143,7 +144,7 @@ def _measure(row, case, settings, commit):
             **made[0][0],
             "seeds": sorted([*kept.get("seeds", ()), *(one for _, one in made)], key=lambda one: one["seed"]),
             "command": _command(row, case, settings),
-            "versions": runs.versions(),
+            "versions": versions(),
         }
         if settings.open_test_classes:  # first: a look that is written twice is better than one that is not
             _log(_looks(settings), case, content)

@@ -130,8 +130,8 @@ def regression(encoder):
 
     def way(known):
         said = None if known.words.by_name else known.words.said
-        kinds = descriptions.of_known(known.class_names, known.attribute_names, known.class_embeddings, said)
-        return FromWords([descriptions.embedded(encoder, kind) for kind in kinds], known.class_embeddings)
+        asked = known.class_names, known.attribute_names, known.class_embeddings
+        return FromWords.of_classes(encoder, *asked, said)
 
     return way
 

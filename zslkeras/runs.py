@@ -9,9 +9,7 @@ import pathlib
 import shutil
 import subprocess
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from zslkeras import atomic, protocol
 from zslkeras.errors import InputError
@@ -20,7 +18,7 @@ from zslkeras.models import MODELS, config
 from zslkeras.structure import OrNull
 from zslkeras.training import strategies
 from zslkeras.training.machine import Machine
-from zslkeras.version import __version__
+from zslkeras.version import __version__, versions
 
 FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
 _IDENTITY = {"format": int, "precision?": str}  # of what `reopened` needs; all of it is compared
@@ -255,11 +253,6 @@ def _paper_rule(rule, finished):
         return None
     columns = metrics.summaries([metrics.numbers(one.outcomes, rule["gamma"]) for one in finished])
     return rule | {metric: columns[metric] for metric in ("U", "S", "H")}
-
-
-def versions():
-    """Of what numbers depend on."""
-    return {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__}
 
 
 def commit():

@@ -22,7 +22,7 @@ from zslkeras.errors import InputError, brief
 from zslkeras.text import descriptions
 
 DESCRIPTION = "description"
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)  # value of an attribute
 
 
 class Table(typing.NamedTuple):
@@ -168,7 +168,7 @@ def _numbers(where, cells, attributes, gaps):
             numbers.append(float(cell))
         except ValueError:
             numbers.append(math.nan)
-        if not abs(numbers[-1]) <= _LARGEST:  # NaN fails every comparison
+        if not abs(numbers[-1]) <= LARGEST:  # NaN fails every comparison
             raise InputError(f"{where}, column {attribute}: got {cell!r}; wanted a finite number")
     return numbers
 

@@ -49,9 +49,8 @@ def best_gamma(outcomes):
         best = np.isclose(H, H.max(), rtol=0, atol=1e-12)  # sums in another order differ by rounding
         low, high = np.concatenate([breaks[:1], breaks[:-1]])[best], breaks[best]
         middle = low + (high - low) / 2
-        middle = np.where(
-            middle > low, middle, high
-        )  # neighbouring floats, and entry 0, have no middle; high is inside
+        # Neighbouring floats, and entry 0, have no middle; high is inside.
+        middle = np.where(middle > low, middle, high)
         gamma = float(middle[np.abs(middle).argmin()])
     table = metrics.per_class(outcomes, gamma)
     return gamma, float(metrics.harmonic(metrics.mean_over_classes(table["U"]), metrics.mean_over_classes(table["S"])))

@@ -34,7 +34,7 @@ _THREADS = 8  # at most, as each may hold an image of MAX_PIXELS
 
 
 def check_header(path):
-    """Opens an image without decoding it; refuses one that is too large, and other files."""
+    """The pixels of an image file, without decoding it; refuses one that is too large, and other files."""
     atomic.require_regular(path)
     try:
         with _open(path) as image:
@@ -44,18 +44,19 @@ def check_header(path):
     except Exception as error:  # Pillow raises anything from SyntaxError to struct.error on a damaged file
         wanted = f"an image, one of {', '.join(_FORMATS)}"
         raise InputError(f"{path}: cannot be read ({brief(error)}); wanted {wanted}") from error
-    if pixels > MAX_PIXELS:
-        raise InputError(f"{path}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
+    _require_bounded(path, pixels, 1)
+    return pixels
 
 
 def read(path):
     """The bytes of an image file as `picture` takes them: JPEG and PNG as they are, other formats as a PNG."""
-    check_header(path)
+    pixels = check_header(path)
     try:
         with open(path, "rb") as file:
-            return plain(file.read(), path)
+            contents = file.read()
     except OSError as error:
         raise _damaged(path, error) from error
+    return _plain(contents, path, pixels, _scans(contents))
 
 
 def plain(contents, where):
@@ -66,15 +67,10 @@ def plain(contents, where):
         where: what they are, for the message.
     """
     try:
-        pixels, scans = size_of(contents)
-        if pixels <= MAX_PIXELS and scans <= MAX_SCANS and pixels * scans <= MAX_WORK:
-            return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
+        size = size_of(contents)
     except Exception as error:  # as in `check_header`
         raise _damaged(where, error) from error
-    if pixels > MAX_PIXELS:
-        raise InputError(f"{where}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
-    most = min(MAX_SCANS, MAX_WORK // pixels)
-    raise InputError(f"{where}: a JPEG of {scans:,} scans of {pixels:,} pixels; wanted at most {most} scans")
+    return _plain(contents, where, *size)
 
 
 def size_of(contents):
@@ -84,7 +80,7 @@ def size_of(contents):
     """
     with _open(io.BytesIO(contents)) as image:
         pixels = image.width * image.height
-    return pixels, contents.count(_SCAN) if contents.startswith(_JPEG) else 1
+    return pixels, _scans(contents)
 
 
 def png(picture):
@@ -260,6 +256,25 @@ def _attempt(path, size, crop):
         return error
     except tf.errors.InvalidArgumentError as error:
         return _damaged(path, error.message)
+
+
+def _plain(contents, where, pixels, scans):
+    _require_bounded(where, pixels, scans)
+    try:
+        return contents if contents.startswith((_JPEG, _PNG)) else _as_png(contents)
+    except Exception as error:  # as in `check_header`
+        raise _damaged(where, error) from error
+
+
+def _require_bounded(where, pixels, scans):
+    if pixels > MAX_PIXELS:
+        raise InputError(f"{where}: {pixels:,} pixels; wanted at most {MAX_PIXELS:,} pixels")
+    if scans > (most := min(MAX_SCANS, MAX_WORK // max(pixels, 1))):
+        raise InputError(f"{where}: a JPEG of {scans:,} scans of {pixels:,} pixels; wanted at most {most} scans")
+
+
+def _scans(contents):
+    return contents.count(_SCAN) if contents.startswith(_JPEG) else 1
 
 
 def _as_png(contents):

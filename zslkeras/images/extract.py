@@ -28,7 +28,7 @@ from zslkeras.images import backbones, decode, prepared
 from zslkeras.images.pooling import MEAN, pooled, pooled_width
 from zslkeras.progress import Progress
 from zslkeras.structure import Each
-from zslkeras.version import __version__
+from zslkeras.version import versions
 
 _RECORD = {"settings": dict, "pictures": str, "done": int, "skipped": Each(str)}
 _RECORD_SECONDS = 5  # between two records; after a kill, the rows after the last record are made again
@@ -94,12 +94,7 @@ class Extractor:
             "what": [kind for kind in names.WHAT if kind in what],
             "layers": list(layers),
             "dtype": dtype,
-            "versions": {
-                "zslkeras": __version__,
-                "tensorflow": tf.__version__,
-                "keras": keras.__version__,
-                "Pillow": PIL.__version__,
-            },
+            "versions": versions() | {"Pillow": PIL.__version__},
         }
         if (pooling, pool_layers) != (MEAN, ()):  # a record that names none is of the mean of the last map
             self.settings |= {"pooling": list(pooling), "pool_layers": list(pool_layers)}

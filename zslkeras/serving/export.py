@@ -31,7 +31,6 @@ import typing
 import uuid
 import warnings
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -41,7 +40,7 @@ from zslkeras.images import decode
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.layers import in_parts
 from zslkeras.precision import computing_in
-from zslkeras.version import __version__
+from zslkeras.version import versions
 
 VALIDATION = "validation.npz"  # in the folder; exports of earlier versions have none
 KERAS = "model.keras"  # the Keras model in the folder; those of version 0.1 have none
@@ -216,7 +215,7 @@ def write(path, model, facts, rows, gamma, front=None, formats=(), confidence=No
                 "unseen_classes": np.flatnonzero(model.seen_mask.numpy() == 0).tolist(),  # czsl scores these
                 "config": dataclasses.asdict(model.config),
                 "precision": model.dtype_policy.name,
-                "versions": {"zslkeras": __version__, "tensorflow": tf.__version__, "keras": keras.__version__},
+                "versions": versions(),
                 "formats": list(formats),
                 "calibration": confidence and calibration(confidence),
             }

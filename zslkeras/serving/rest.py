@@ -15,7 +15,6 @@ import dataclasses
 import json
 import socket
 import sys
-import time
 
 import fastapi
 import numpy as np
@@ -129,15 +128,15 @@ class _Bodies:
         self._limits, self._sizes = limits, {}
 
     async def read(self, request):
-        began, loop = time.monotonic(), asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        latest = loop.time() + self._limits.body_seconds
         self._sizes[request] = 0
         try:
             async with asyncio.timeout(self._limits.body_seconds) as deadline:
                 parts = []
                 async for part in request.stream():
                     self._add(request, part, parts)
-                    late = began + self._limits.body_seconds + self._sizes[request] / self._limits.rate
-                    deadline.reschedule(loop.time() + late - time.monotonic())
+                    deadline.reschedule(latest + self._sizes[request] / self._limits.rate)
                     if self._sizes[request] > _DRAINED * self._limits.body:
                         break
             if self._sizes[request] > self._limits.body:

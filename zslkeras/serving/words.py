@@ -94,5 +94,4 @@ def _encoder(given, known, text_encoder):
 def _attributes(encoder, known, own, attributes):
     """The FromWords of a model's own classes."""
     said = known["said"] if known and not known["by_name"] else None
-    kinds = descriptions.of_known(own.names, attributes["names"], own.embeddings, said)
-    return FromWords([descriptions.embedded(encoder, kind) for kind in kinds], own.embeddings)
+    return FromWords.of_classes(encoder, own.names, attributes["names"], own.embeddings, said)

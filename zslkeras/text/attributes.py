@@ -8,6 +8,8 @@ Several texts may stand for a class. Lambda is the one with which each known cla
 
 import numpy as np
 
+from zslkeras.text import descriptions
+
 _RIDGES = 10.0 ** np.arange(-3, 2.01, 0.25)  # of the mean square of a centred text
 
 
@@ -39,6 +41,17 @@ class FromWords:
         shrunk = vectors / (values + _RIDGES[best] * scale)
         self._weights = centred.T @ (shrunk @ (vectors.T @ wanted))
         self.told = 1 - errors[best] / max((wanted**2).sum(), np.finfo(np.float64).tiny)
+
+    @classmethod
+    def of_classes(cls, encoder, names, attribute_names, attributes, said=None):
+        """Fitted on all that can be said about known classes.
+
+        Args:
+            encoder: of sentences.
+            names, attribute_names, attributes, said: see `descriptions.of_known`.
+        """
+        kinds = descriptions.of_known(names, attribute_names, attributes, said)
+        return cls([descriptions.embedded(encoder, kind) for kind in kinds], attributes)
 
     @staticmethod
     def _left_out(shares, vectors, wanted, own):

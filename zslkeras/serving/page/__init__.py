@@ -35,7 +35,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-_LARGEST = float(np.finfo(np.float32).max)
 _FAR = 3.0  # times the chosen gamma: how far that on the page goes
 _POINTS = 301  # of the curve
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -116,7 +115,7 @@ class Page:
             if not 0 < len(name) <= LETTERS:
                 raise InputError(f"classes: got the name {quoted(name)}; wanted 1 to {LETTERS} letters")
         for value in (value for row in given.values() for value in row.values()):
-            if value is not None and not (isinstance(value, int | float) and abs(value) <= _LARGEST):
+            if value is not None and not (isinstance(value, int | float) and abs(value) <= tables.LARGEST):
                 raise InputError(f"classes: got {quoted(value)} for an attribute; wanted a number, or null")
         classes, notes = candidates.among(self._own, self._attributes, given, known=False)
         rows = zip(classes.names, classes.seen.tolist(), classes.embeddings, strict=True)
