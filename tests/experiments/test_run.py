@@ -491,7 +491,7 @@ BAD_ARGUMENTS = {
     "replicas of nothing": ((*RUN, "--replicas", "2"), "replicas: got 2", "strategy mirrored"),
     "features by path": ((*RUN, "--features", "../res101"), "features: got '../res101'", "path separator"),
     "splits by path": ((*RUN, "--splits", "a/b"), "splits: got 'a/b'", "path separator"),
-    "features not there": ((*RUN, "--features", "vgg"), "vgg.mat", "features=res101"),
+    "features not there": ((*RUN, "--features", "vgg"), "vgg.mat", "pass --features res101"),
     "no data root": (
         (*RUN, "--data_root", "nowhere"),
         "att_splits.mat and res101.mat",
