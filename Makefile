@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 
-.PHONY: demo test lint format bench fuzz wheel-check clean
+.PHONY: demo test lint format bench fuzz chaos gpu-check requirements images wheel-check clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
@@ -26,6 +26,27 @@ bench: $(VENV)/ready
 # Damaged files and requests, ten thousand of each kind; the tests take a few of them.
 fuzz: $(VENV)/ready
 	ZSLKERAS_FUZZ=10000 $(BIN)/python -m pytest --numprocesses auto tests/fuzz
+
+# Fifty kills at random moments, and a server under attack; each ends with a line that has the figures.
+chaos: $(VENV)/ready
+	$(BIN)/python -m tests.campaigns.kills
+	$(BIN)/python -m tests.campaigns.attacks
+
+# All that needs a GPU: tests, step times, images a second. Writes gpu-check.json; see docs/gpu.md.
+gpu-check: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --constraint docker/constraints.txt --editable '.[dev,cuda]'
+	$(BIN)/python -m experiments.gpu
+
+# What the images install, with the hashes of all its files; after a change of setup.cfg or docker/constraints.txt.
+requirements:
+	$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet 'uv>=0.9,<1'
+	for extra in '' '-cuda'; do build/uv/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-header \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint docker/constraints.txt \
+	  $${extra:+--extra cuda} --output-file docker/requirements$$extra.txt setup.cfg; done
+
+# The CPU image, by docker or by buildah; see docker/build.
+images:
+	docker/build
 
 # Installs the wheel into a new environment, as a user does.
 wheel-check:

@@ -1,15 +1,21 @@
 # docker build -f docker/cpu.Dockerfile -t zslkeras:cpu .
 # docker run --rm -v "$PWD/data:/data" -v "$PWD/runs:/app/runs" zslkeras:cpu --model eszsl --dataset shapes
-FROM python:3.11-slim
+ARG BASE=python:3.11.14-slim-bookworm
+FROM ${BASE}
 
 WORKDIR /app
-COPY docker/constraints.txt docker/constraints.txt
+COPY docker/requirements.txt docker/requirements.txt
+RUN pip install --no-cache-dir --require-hashes --requirement docker/requirements.txt
 COPY setup.cfg pyproject.toml README.md ./
 COPY zslkeras zslkeras
 COPY experiments experiments
 COPY tuning tuning
-RUN pip install --no-cache-dir --constraint docker/constraints.txt .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-ENV ZSLKERAS_DATA=/data
+# A user without rights; give `--user` your own number where mounted folders are yours alone.
+RUN useradd --uid 1000 zslkeras && mkdir runs && chown zslkeras runs
+USER zslkeras
+
+ENV ZSLKERAS_DATA=/data XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib
 ENTRYPOINT ["python", "-m", "experiments.run"]
 CMD ["--model", "eszsl", "--dataset", "shapes"]

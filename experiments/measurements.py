@@ -4,6 +4,7 @@ import concurrent.futures
 import functools
 import http.client
 import json
+import os
 import pathlib
 import statistics
 import tempfile
@@ -13,12 +14,13 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from experiments.describe import flops
-from zslkeras import graphs
+from zslkeras import benchmarks, graphs
 from zslkeras.benchmarks import Benchmark
 from zslkeras.evaluation import metrics
-from zslkeras.images import augment
+from zslkeras.images import augment, extract
 from zslkeras.models import presets
 from zslkeras.models.aspn import ASPN
 from zslkeras.models.dcen import DCEN
@@ -27,18 +29,47 @@ from zslkeras.models.eszsl import ESZSL
 from zslkeras.models.jlaf import JLAF, class_loss, manifold_loss, reconstruction_loss
 from zslkeras.models.layers import l2_normalize
 from zslkeras.models.msdn import MSDN
+from zslkeras.runs import commit
 from zslkeras.serving import export
 from zslkeras.training import batches, strategies
 from zslkeras.training import loop as training_loop
+from zslkeras.version import versions
+
+
+def machine(repeats):
+    """What the figures were made on."""
+    del repeats
+    gpus = tf.config.list_physical_devices("GPU")
+    built = tf.sysconfig.get_build_info()
+    return {
+        "gpus": [tf.config.experimental.get_device_details(gpu) for gpu in gpus],
+        "cores": len(os.sched_getaffinity(0)),
+        "cuda": built.get("cuda_version"),
+        "cudnn": built.get("cudnn_version"),
+        "versions": versions(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def matmul(repeats):
-    """The reference: a float32 product of 2048 x 2048 matrices."""
-    size = 2048
-    matrix = tf.constant(np.random.default_rng(0).random((size, size), np.float32))
-    product = graphs.function(lambda: tf.matmul(matrix, matrix))
-    seconds = _median(lambda: product().numpy(), repeats)
-    return {"gflop_per_second": 2 * size**3 / seconds / 1e9}
+    """The reference: products of square matrices, in float32 (on a GPU also with the shorter mantissa of TensorFloat)
+    and in bfloat16. On a GPU the matrices are large enough to keep it busy."""
+    size = 8192 if _on_gpu() else 2048
+    figures = {}
+    for name, dtype, short in (
+        ("gflop_per_second", tf.float32, False),
+        ("tensorfloat_gflop_per_second", tf.float32, True),
+        ("bfloat16_gflop_per_second", tf.bfloat16, False),
+    ):
+        if short and not _on_gpu():
+            continue
+        tf.config.experimental.enable_tensor_float_32_execution(short)
+        matrix = tf.cast(np.random.default_rng(0).random((size, size), np.float32), dtype)
+        product = graphs.function(lambda: tf.matmul(matrix, matrix)[0])  # noqa: B023
+        figures[name] = 2 * size**3 / _median(lambda: product().numpy(), repeats) / 1e9  # noqa: B023
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # as TensorFlow has it
+    return figures
 
 
 def score_matrix(repeats):
@@ -201,7 +232,7 @@ def _step_figures(model, batch, rate, repeats, jit=False):
     # Images are scored many at a time, see `batches.scoring`, and what depends only on the attributes is made once.
     many = tf.nest.map_structure(lambda inputs: tf.repeat(inputs, _SCORED // len(batch[1]), axis=0), batch[0])
     rows = tf.nest.flatten(many)[0].shape[0]
-    return {
+    return _gpu_memory() | {
         "milliseconds": 1e3 * seconds,
         "gflop": flops(step, batch) / 1e9,
         "share_of_float32_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
@@ -284,9 +315,36 @@ def dcen(repeats):
     return figures | {"anonymous_megabytes": _growth(take) / 1e6}
 
 
-def _dcen(steps, **overrides):
+def dcen_large(repeats):
+    """DCEN at 224 pixels with random weights, views included: images per second."""
+    figures, steps = {}, 10
+    for backbone in ("mobilenetv2", "resnet50"):
+        take, size = _dcen(steps * (repeats + 1), 256, backbone=backbone, image_size=224, lambda1=0.1)
+        seconds = _median(lambda: [next(take) for _ in range(steps)], repeats)  # noqa: B023
+        figures[backbone] = _gpu_memory() | {"pictures_per_second": size * steps / seconds}
+    return figures
+
+
+def prepare(repeats):
+    """Pooled features and maps of MobileNetV2 at 224 pixels from 512 JPEG files of 500 x 375: images per second."""
+    del repeats  # once is long enough
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        for number in range(512):
+            (root / f"class {number % 2}").mkdir(exist_ok=True)
+            coarse = generator.integers(0, 256, (12, 16, 3), np.uint8)
+            Image.fromarray(coarse).resize((500, 375)).save(root / f"class {number % 2}" / f"{number}.jpg")
+        (root / "classes.csv").write_text("class,a,b\nclass 0,0,1\nclass 1,1,0\n")
+        extractor = extract.Extractor("mobilenetv2", None, 224, ("pooled", "maps"))
+        start = time.perf_counter()
+        extract.extract(extractor, benchmarks.pictures(folder), "made_up", batch_size=32)
+        return {"pictures_per_second": 512 / (time.perf_counter() - start)}
+
+
+def _dcen(steps, side=147, **overrides):
     """An iterator that trains one step at a time, and the number of images per step."""
-    pictures = np.random.default_rng(0).integers(0, 256, (512, 147, 147, 3), np.uint8)
+    pictures = np.random.default_rng(0).integers(0, 256, (512, side, side, 3), np.uint8)
     benchmark = _benchmark(pictures, 85)
     config = DCEN.Config(**presets.settings("v1", "dcen") | {"batch_size": 32, "queue_size": 256} | overrides)
     model = DCEN.for_benchmark(benchmark, config)
@@ -388,6 +446,19 @@ def _median(call, repeats):
 def _memcpy(size, repeats):
     source = np.ones(size, np.uint8)
     return {"gigabytes_per_second": size / _median(source.copy, repeats) / 1e9}
+
+
+def _on_gpu():
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _gpu_memory():
+    """The most memory of the GPU that tensors have taken since this was asked before; nothing without a GPU."""
+    if not _on_gpu():
+        return {}
+    peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    tf.config.experimental.reset_memory_stats("GPU:0")
+    return {"gpu_megabytes": peak / 1e6}
 
 
 def _default():

@@ -2,6 +2,8 @@
 
 A page for each benchmark has all models in one table, and a page for each model its ablations. Every number in them
 comes from a file under --results; a page that no file speaks for is removed.
+
+python -m experiments.report --html RUN [RUN ...]: one HTML file about finished runs, which opens without a network.
 """
 
 import dataclasses
@@ -15,15 +17,34 @@ class Settings:
 
     results: str = flags.flag("results", "the folder of the campaign's files")
     docs: str = flags.flag("docs/results", "the folder of the pages")
+    html: bool = flags.flag(False, "report on the folders of finished runs, as in --html runs/msdn-shapes")
+    out: str | None = flags.flag(None, "--html: the file to write; report.html in the first run if not given")
 
 
-def main(settings):
-    from experiments import pages  # needs numpy, so only after the flags are checked
+def main(settings, folders):
+    from experiments import html, pages  # need numpy, so only after the flags are checked
 
-    print(pages.write(settings.results, settings.docs))
+    print(html.write(folders, settings.out) if settings.html else pages.write(settings.results, settings.docs))
 
 
-COMMAND = flags.Command("python -m experiments.report", __doc__, Settings, example="python -m experiments.report")
+def _check(settings, given, folders):
+    flags.part_of("html", given, "out")
+    if settings.html and not folders:
+        raise flags.InputError("--html: got no folder; wanted those of finished runs, as in --html runs/msdn-shapes")
+    if settings.html and (other := given & {"results", "docs"}):
+        raise flags.InputError(f"--{min(other)}: got it with --html, which reads runs; wanted one of them")
+    if folders and not settings.html:
+        raise flags.InputError(f"got {folders[0]!r}; wanted --html before the folders of runs")
+
+
+COMMAND = flags.Command(
+    "python -m experiments.report",
+    __doc__,
+    Settings,
+    example="python -m experiments.report --html runs/msdn-shapes",
+    arguments="RUNS",
+    check=_check,
+)
 
 if __name__ == "__main__":
     COMMAND(main)

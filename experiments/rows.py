@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import shlex
+import sys
 import textwrap
 import time
 
@@ -157,6 +159,11 @@ def require_able(name, extras):
         raise InputError(f"formats: {name} takes {model.eats}; wanted a model on features")
 
 
+def _command():
+    """The command line of this process, without the place of its Python."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
+
+
 def _conclude(out, trained, dataset, extras):
     """Writes and prints the result of each row of `trained`."""
     experiment, finished, _ = next(iter(trained.values()))
@@ -164,7 +171,7 @@ def _conclude(out, trained, dataset, extras):
     paper = published.numbers(experiment.model, dataset)
     for row, (experiment, finished, seconds) in trained.items():
         results[row] = runs.result(experiment, finished, yardsticks, seconds, paper)
-        results[row] |= of_run.pointing(experiment, finished)
+        results[row] |= of_run.pointing(experiment, finished) | {"command": _command()}
         runs.write_result(experiment.out, results[row], finished)
         of_run.write_plots(experiment, finished, yardsticks[0])
         if extras.attention:

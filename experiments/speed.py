@@ -11,8 +11,8 @@ import pathlib
 from zslkeras.cli import flags
 
 NAMES = (
-    *("matmul", "score_matrix", "loader", "open_large", "views", "loop", "aspn", "jlaf", "msdn", "msdn_memory"),
-    *("drmn", "sit", "dcen", "exported", "serving", "determinism"),
+    *("machine", "matmul", "score_matrix", "loader", "open_large", "views", "loop", "aspn", "jlaf", "msdn"),
+    *("msdn_memory", "drmn", "sit", "dcen", "dcen_large", "prepare", "exported", "serving", "determinism"),
 )
 
 

@@ -46,7 +46,7 @@ COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
     *(
         f"experiments.{name}"
-        for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report", "words")
+        for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report", "words", "gpu")
     ),
     "tuning.run",
 )

@@ -56,7 +56,7 @@ def saved(of_birds, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "birds"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_compare", lambda *_: None)
-        patch.setattr(export, "_reloaded", lambda *_: None)
+        patch.setattr(export, "_reloaded", lambda *_: {})
         of_birds[0].save(path)
     return path
 
@@ -184,7 +184,7 @@ def with_form(birds, tmp_path_factory):
     model = fit(birds, "prototypes", features="filters", settings=settings, unseen=0.15)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_compare", lambda *_: None)
-        patch.setattr(export, "_reloaded", lambda *_: None)
+        patch.setattr(export, "_reloaded", lambda *_: {})
         return model, zslkeras.load(model.save(tmp_path_factory.mktemp("form") / "saved"))
 
 

@@ -48,25 +48,48 @@ def test_the_command_parses(path):
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
-def test_the_extras_installed_are_declared(path):
-    install = dict(instructions(path))["RUN"]
-    extras = re.findall(r"\.\[(\w+)\]", install)
-    declared = re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text().split("[options.extras_require]")[1], re.M)
-    assert set(extras) <= set(declared)
-    assert "--constraint docker/constraints.txt" in install
+def test_what_is_installed_is_pinned_with_hashes_and_the_package_brings_nothing_more(path):
+    first, last = [rest for name, rest in instructions(path) if name == "RUN" and rest.startswith("pip install")]
+    (file,) = re.findall(r"--require-hashes --requirement (\S+)$", first)
+    assert last.split()[2:] == ["--no-cache-dir", "--no-deps", "--no-build-isolation", "."]
+    entries = (ROOT / file).read_text().replace("\\\n", " ").splitlines()
+    pinned = dict(entry.split()[0].split("==") for entry in entries)
+    assert all(re.fullmatch(r"\S+==\S+( +--hash=sha256:[0-9a-f]{64})+", entry.strip()) for entry in entries)
+    exact = constraints()
+    for name, version in pinned.items():
+        assert exact.get(name, version) == version, f"{name}: make requirements"
+    assert {requirement.name.lower() for requirement in installed()} <= set(pinned)
+    assert ("nvidia-cudnn-cu12" in pinned) == path.name.startswith("gpu")
 
 
-def test_the_constraints_satisfy_setup_cfg():
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_names_its_base_in_full_and_runs_as_a_user_without_rights(path):
+    parts = dict(instructions(path))
+    assert re.fullmatch(r"BASE=python:3\.\d+\.\d+-slim-\w+", parts["ARG"]) and parts["FROM"] == "${BASE}"
+    assert parts["USER"] == "zslkeras" and f"useradd --uid 1000 {parts['USER']}" in parts["RUN"]
+
+
+def constraints():
+    """{name: version} of docker/constraints.txt."""
     pinned = {}
     for line in (ROOT / "docker/constraints.txt").read_text().splitlines():
         requirement = packaging.requirements.Requirement(line)
         (exact,) = requirement.specifier
         assert exact.operator == "==", line
         pinned[requirement.name.lower().replace("_", "-")] = exact.version
+    return pinned
+
+
+def installed():
+    """What setup.cfg wants without any extra."""
     section = (ROOT / "setup.cfg").read_text().split("install_requires =")[1].split("\n\n")[0]
-    wanted = [packaging.requirements.Requirement(line.strip()) for line in section.strip().splitlines()]
-    assert len(wanted) > 5
-    for requirement in wanted:
+    return [packaging.requirements.Requirement(line.strip()) for line in section.strip().splitlines()]
+
+
+def test_the_constraints_satisfy_setup_cfg():
+    pinned = constraints()
+    assert len(installed()) > 5
+    for requirement in installed():
         assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
 
 

@@ -183,6 +183,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
             for name, other in others.items()
         },
         "without_yardsticks": reason,
+        "per_class": _per_class(finished, benchmark.class_names),
         "chance": {"T": 1 / unseen if unseen else None},
         "paper": paper,
         "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
@@ -209,6 +210,18 @@ def _selected(finished):
         for kind in ("rows", "classes"):
             column[f"interval_{kind}"] = np.mean([spread[kind][metric] for spread in spreads], axis=0).tolist()
     return columns
+
+
+def _per_class(finished, names):
+    """{metric: {class: accuracy}} of T, U and S at the chosen state and gamma, mean over seeds; classes with images."""
+    tables = [metrics.per_class(*protocol.scored(one)) for one in finished]
+    outcomes = finished[0].outcomes
+    ids = {"T": outcomes.unseen, "U": outcomes.unseen, "S": outcomes.seen}
+    means = {metric: np.mean([table[metric] for table in tables], axis=0) for metric in ids}
+    return {
+        metric: {names[c]: float(mean) for c, mean in zip(ids[metric], means[metric], strict=True) if mean == mean}
+        for metric in ids
+    }
 
 
 def _start(finished):

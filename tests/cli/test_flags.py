@@ -17,7 +17,7 @@ COMMANDS = {
     **{f"zslkeras {name}": f"zslkeras.cli.{name}" for name in ("prepare", "predict", "export", "serve")},
     **{
         f"python -m experiments.{name}": f"experiments.{name}"
-        for name in ("run", "compare", "pair", "speed", "campaign", "report")
+        for name in ("run", "compare", "pair", "speed", "campaign", "report", "gpu")
     },
     "python -m tuning.run": "tuning.run",
 }
@@ -208,7 +208,7 @@ REFUSED = {
     "python -m tuning.run": (["--describe"], ["--select", "val"], ["--plot_tsne"], ["--formats", "onnx"]),
     "zslkeras predict": (["--host", "x"], ["--name", "x"], ["--serve", "1"]),
     "python -m experiments.campaign": (["--dataset", "flo"], ["--resume"], ["--select", "val"], ["--export"]),
-    "python -m experiments.report": (["--model", "aspn"], ["--benchmarks", "x"], ["--out", "x"]),
+    "python -m experiments.report": (["--model", "aspn"], ["--benchmarks", "x"]),
     "python -m experiments.run": (["--rows", "a"], ["--folds", "1"], ["--trials", "2"]),
 }
 

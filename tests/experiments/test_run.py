@@ -34,7 +34,7 @@ KEYS = {
         "state",
         "unseen_embeddings_in_training",
     ),
-    *("classes", "config", "data", "versions", "commit", "dataset_digest", "wall_seconds"),
+    *("classes", "config", "data", "versions", "commit", "dataset_digest", "wall_seconds", "per_class", "command"),
 }
 RUN = ("--model", "example", "--dataset", "flo", "--seeds", "1", "--epochs", "2")
 

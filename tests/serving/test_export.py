@@ -265,9 +265,12 @@ def test_a_run_that_is_not_whole_or_not_of_this_data_is_refused(exported, tmp_pa
 def test_the_commands_leave_an_export_behind(tiny_root, tmp_path, monkeypatch):
     """`run --export` with the process that reloads; `export --run` without it, on what the first one left."""
     monkeypatch.setattr(of_run, "write_plots", lambda *_: None)
+    compare, compared = export._compare, []
+    monkeypatch.setattr(export, "_compare", lambda what, *args: (compared.append(what), compare(what, *args)))
     args = "--model", "eszsl", "--dataset", "flo", "--out", "out"
     ran = call(run_command, tmp_path, tiny_root, tmp_path / "cache", *args, "--export")
     assert ran.code == 0 and "exported: out/saved_model" in ran.out, ran.err
+    assert compared == ["saved_model", "saved_model in graph mode"]
     before = json.loads((tmp_path / "out/saved_model/metadata.json").read_text())
     assert before["inputs"] == {"kind": "features", "shape": [16]} and before["preprocessing"] is None
     shutil.rmtree(tmp_path / "out/saved_model")
@@ -291,7 +294,7 @@ def answers_here(path, model, rows, front):
         given = {key: tf.constant(rows if front else asked[key]) if key == "inputs" else asked[key] for key in wanted}
         given = {key: tf.constant(value) for key, value in given.items()}
         answers |= {f"{name}/{key}": value.numpy() for key, value in endpoint(**given).items()}
-    return answers
+    return {"": answers}
 
 
 def written(path, **changes):
@@ -303,7 +306,7 @@ def test_what_does_not_answer_as_the_live_model_leaves_the_old_export_in_place(t
     """The process that reloads is left out here; the shared export went through it."""
     path = tmp_path / "saved_model"
     answers = {}
-    monkeypatch.setattr(export, "_reloaded", lambda *_: answers)
+    monkeypatch.setattr(export, "_reloaded", lambda *_: {"": answers})
     with pytest.raises(export.ExportFailed, match="serve/scores"):
         written(path)
     assert list(tmp_path.iterdir()) == []
@@ -317,8 +320,9 @@ def test_what_does_not_answer_as_the_live_model_leaves_the_old_export_in_place(t
         "score_classes/label": (answers["score_classes/label"] + 1) % 12,
         "czsl/scores": np.full_like(answers["czsl/scores"], np.nan),
     }.items():
-        monkeypatch.setattr(export, "_reloaded", lambda *_, name=name, wrong=wrong: answers | {name: wrong})
-        with pytest.raises(export.ExportFailed, match=f"{name} is off"):
+        told = {"": answers, " in graph mode": answers | {name: wrong}}
+        monkeypatch.setattr(export, "_reloaded", lambda *_, told=told: told)
+        with pytest.raises(export.ExportFailed, match=f"saved_model in graph mode: {name} is off"):
             written(path)
     assert {one.name: one.read_bytes() for one in path.iterdir() if one.is_file()} == before
     assert [one.name for one in tmp_path.iterdir()] == ["saved_model"]
@@ -392,7 +396,7 @@ def test_other_formats_answer_as_the_live_model(tmp_path, monkeypatch, kind):
         pytest.importorskip("tf2onnx")
         pytest.importorskip("onnxruntime")
     answers = export._answers(live("eszsl"), GAMMA, tiny().take(tiny().train[:5]), None)
-    monkeypatch.setattr(export, "_reloaded", lambda *_: answers)
+    monkeypatch.setattr(export, "_reloaded", lambda *_: {"": answers})
     written(tmp_path / "one", formats=[kind])
     assert list((tmp_path / "one").glob(f"*.{kind}"))
     compare = export._compare

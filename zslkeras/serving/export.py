@@ -202,7 +202,8 @@ def write(path, model, facts, rows, gamma, front=None, formats=(), confidence=No
             np.save(draft / "class_embeddings.npy", model.class_embeddings.numpy(), allow_pickle=False)
             _bare(model).save(draft / KERAS)
             live = _answers(model, gamma, rows, front)
-            _compare(path.name, _reloaded(draft, model, rows, front), live, _tolerance(model))
+            for loader, answers in _reloaded(draft, model, rows, front).items():
+                _compare(f"{path.name}{loader}", answers, live, _tolerance(model))
             plain = endpoints(model, gamma, checked=False) if formats else {}
             for kind in formats:
                 _CONVERTERS[kind](draft, plain, model, rows, live)
@@ -417,7 +418,7 @@ def _answers(model, gamma, rows, front):
 
 
 def _reloaded(path, model, rows, front):
-    """The answers of the folder's model in a process that imports only TensorFlow."""
+    """{how it was loaded: the answers} of the folder's model, in a process that imports only TensorFlow."""
     with tempfile.TemporaryDirectory() as scratch:
         asked, got = pathlib.Path(scratch) / "asked.npz", pathlib.Path(scratch) / "got.npz"
         np.savez(asked, **_asked(model, rows, front))
@@ -427,8 +428,12 @@ def _reloaded(path, model, rows, front):
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no word"])[-1]
             raise ExportFailed(f"the reloaded model failed: {last[:300]}")
+        loaded = {"": {}, " in graph mode": {}}
         with np.load(got, allow_pickle=False) as answers:
-            return dict(answers)
+            for name, answer in answers.items():
+                loader, _, key = name.partition(" ")
+                loaded["" if loader == "loaded" else " in graph mode"][key] = answer
+        return loaded
 
 
 def _compare(what, got, wanted, tolerance):
