@@ -12,6 +12,7 @@ import typing
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from zslkeras import atomic, benchmarks, cache, graphs
 from zslkeras.errors import InputError
@@ -404,8 +405,17 @@ def _callbacks(experiment, name, selecting):
     if selecting and patience:
         callbacks.append(keras.callbacks.EarlyStopping("val_AUSUC", patience=patience, mode="max"))
     if experiment.out and experiment.logs and strategies.is_chief(experiment.strategy):
-        callbacks.append(keras.callbacks.TensorBoard(experiment.out / "tensorboard" / name, write_graph=False))
+        logs = str(experiment.out / "tensorboard" / name)
+        callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+        callbacks.append(hparams.KerasCallback(logs, _hparams(experiment, name)))
     return callbacks
+
+
+def _hparams(experiment, name):
+    """The settings of a training as TensorBoard's HParams has them: numbers, true or false, and texts."""
+    settings = {"model": experiment.model, "data": experiment.data.name, "stage": name.rpartition("-")[2]}
+    settings |= dataclasses.asdict(experiment.config)
+    return {key: one if isinstance(one, bool | int | float | str) else str(one) for key, one in settings.items()}
 
 
 def _pack(outcomes, kept):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from experiments import run as run_command
 from tests.support.commands import FewSettings, Ran, assert_refused, call, result_of
@@ -200,6 +202,16 @@ def test_logs_checkpoints_and_pictures_are_there(two_seeds):
         assert (two_seeds[1] / "checkpoint" / f"{stage}.npz").is_file()
     assert {path.name for path in two_seeds[1].glob("*.png")} == {"curve.png", "confusion.png", "history.png"}
     assert not list(two_seeds[1].rglob("*.tmp"))
+
+
+def test_tensorboard_has_the_settings_of_each_training(two_seeds):
+    events = EventAccumulator(str(two_seeds[1] / "tensorboard/seed1-final")).Reload()
+    told = plugin_data_pb2.HParamsPluginData()
+    told.ParseFromString(events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content)
+    shown = {key: value.ListFields()[0][1] for key, value in told.session_start_info.hparams.items()}
+    config = result_of(two_seeds[1])["config"]
+    assert (shown["model"], shown["stage"]) == ("example", "final") and set(config) <= set(shown)
+    assert shown["learning_rate"] == config["learning_rate"] and shown["batch_size"] == config["batch_size"]
 
 
 def test_the_screen(two_seeds):
