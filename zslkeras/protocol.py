@@ -314,7 +314,7 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
         _judge(benchmark, choice),
         seed,
         path,
-        states=choice.states if choice else None,
+        states=_states(benchmark, choice) if choice else None,
         callbacks=_callbacks(experiment, name, selecting=choice is None),
         jit=experiment.machine.jit,
         title=f"{experiment.model} {name}",
@@ -328,6 +328,12 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
     model.learn(run)
     run.finish(model, keep_weights=choice is not None)
     return run
+
+
+def _states(benchmark, choice):
+    """How many states stage final goes through. Those after the chosen one are judged for the column "best on test"
+    alone, so they are left out where it is unknown, for want of test images of unseen classes."""
+    return choice.states if len(benchmark.test_unseen) else choice.state + 1
 
 
 def _final(tune):

@@ -3,6 +3,7 @@
 `python -m tests.cli.test_train --die WHERE:N ARGS` is the command with the example model, killed as `drive` says.
 """
 
+import csv
 import json
 import os
 import sys
@@ -116,6 +117,9 @@ def test_a_killed_training_goes_on_with_the_same_command(birds, tmp_path):
         {k: v for k, v in commands.result_of(tmp_path / out).items() if k != "wall_seconds"} for out in ("whole", "out")
     ]
     assert ends[0] == ends[1]
+    with open(tmp_path / "out/history.csv", newline="") as stream:
+        final = [row["epoch"] for row in csv.DictReader(stream) if row["stage"] == "final"]
+    assert final[-1] == str(ends[0]["state"][0]["epoch"])  # later ones would be judged on test images alone
     assert done.out.splitlines()[-8:-4] == whole.out.replace("whole", "out").splitlines()[-8:-4]
     assert not [name for name in files(tmp_path / "out") if "/." in name]  # no draft is left
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import numpy as np
 import pytest
@@ -218,6 +219,21 @@ def test_what_stage_tune_found_is_kept_and_used_in_both_stages(tmp_path, monkeyp
         protocol.select(experiment, 0)
     again = protocol.rebuilt(experiment, finished, data.load("final", "maps"))
     assert again.config.region_scaling == "standard" and again.config.closed_form_whitening == 1.0
+
+
+@pytest.mark.parametrize("state", [0, 1])
+def test_without_unseen_test_images_stage_final_ends_at_the_chosen_state(state):
+    """Later ones would be judged on test images alone; what is learned until then is the same."""
+    benchmark = tiny("maps", classes=20, unseen=5)
+    alone = dataclasses.replace(benchmark, test_unseen=np.array([], int))
+    choice, machine, ends = protocol.Choice(0, state, 3, 0.0, {}, []), Machine(deterministic=False), []
+    for final in (alone, benchmark):
+        data = types.SimpleNamespace(name="tiny", load=lambda *_, final=final: final)
+        ends.append(protocol.finish(protocol.Experiment("jlaf", config_of("jlaf"), data, machine), choice))
+    short, whole = ends
+    assert [one["epoch"] for one in short.history] == [0, 1][: state + 1] and len(whole.history) == 3
+    for one, other in zip(short.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_gamma_is_corrected_by_the_closed_form_on_other_folds(tmp_path, monkeypatch):
