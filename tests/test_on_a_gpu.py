@@ -66,12 +66,9 @@ class Trainings:
 
 @pytest.fixture(scope="module")
 def trained(request, tmp_path_factory):
-    if request.config.getoption("--gpu") == "cpu":
-        root = request.getfixturevalue("few_shapes")
-    else:
+    if request.config.getoption("--gpu") == "gpu":
         assert tf.config.list_physical_devices("GPU"), "TensorFlow sees no GPU"
-        root = tmp_path_factory.mktemp("data")
-    return Trainings(root, tmp_path_factory.mktemp("runs"))
+    return Trainings(tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("runs"))
 
 
 def assert_same_bits(one, other):
