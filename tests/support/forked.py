@@ -39,10 +39,14 @@ class _Process:
             self.process.kill()
             self.process.join()
         self.returncode = self.process.exitcode
-        self.out, self.err = ((self.folder / name).read_text() for name in ("out", "err"))
+        self.out, self.err = map(_text, (self.folder / "out", self.folder / "err"))
         shutil.rmtree(self.folder)
         assert not late, f"still running after {seconds} s:\n{self.out}\n{self.err}"
         return self
+
+
+def _text(path):
+    return path.read_text() if path.exists() else ""  # killed before it opened it
 
 
 def _run(module, args, cwd, environment, folder):
