@@ -27,6 +27,7 @@ _SECONDS = 1800
 
 # Scores of made-up rows, by the SavedModel alone.
 _ANSWER = """
+import json
 import sys
 import numpy as np
 import tensorflow as tf
@@ -35,9 +36,13 @@ saved, out = sys.argv[1:]
 for gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(gpu, True)
 serve, random = tf.saved_model.load(saved).signatures["serve"], np.random.default_rng(0)
+with open(saved + "/metadata.json") as file:
+    shape = json.load(file)["inputs"]["shape"]
+shapes = shape if isinstance(shape[0], list) else [shape]
+specs = sorted(serve.structured_input_signature[1].items())
 rows = {
-    name: tf.constant(random.integers(0, 256, [side or 6 for side in spec.shape]), spec.dtype)
-    for name, spec in serve.structured_input_signature[1].items()
+    name: tf.constant(random.integers(0, 256, [6, *one]), spec.dtype)
+    for (name, spec), one in zip(specs, shapes, strict=True)
 }
 np.save(out, serve(**rows)["scores"])
 """
