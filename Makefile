@@ -32,7 +32,7 @@ chaos: $(VENV)/ready
 	$(BIN)/python -m tests.campaigns.kills
 	$(BIN)/python -m tests.campaigns.attacks
 
-# All that needs a GPU: tests, step times, images a second. Writes gpu-check.json; see docs/gpu.md.
+# Tests, step times and images a second on one GPU. Writes gpu-check.json; see docs/gpu.md.
 gpu-check: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --constraint docker/constraints.txt --editable '.[dev,cuda]'
 	$(BIN)/python -m experiments.gpu
@@ -42,7 +42,7 @@ requirements:
 	$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip install --quiet 'uv>=0.9,<1'
 	for extra in '' '-cuda'; do build/uv/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-header \
 	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint docker/constraints.txt \
-	  $${extra:+--extra cuda} --output-file docker/requirements$$extra.txt setup.cfg; done
+	  $${extra:+--extra cuda} --output-file docker/requirements$$extra.txt setup.cfg || exit 1; done
 
 # The CPU image, by docker or by buildah; see docker/build.
 images:

@@ -1,5 +1,6 @@
 # docker build -f docker/cpu.Dockerfile -t zslkeras:cpu .
-# docker run --rm -v "$PWD/data:/data" -v "$PWD/runs:/app/runs" zslkeras:cpu --model eszsl --dataset shapes
+# mkdir -p data runs && docker run --rm --user "$(id -u)" -v "$PWD/data:/data" \
+#   -v "$PWD/runs:/app/runs" zslkeras:cpu --model eszsl --dataset shapes
 ARG BASE=python:3.11.14-slim-bookworm
 FROM ${BASE}
 
@@ -12,8 +13,8 @@ COPY experiments experiments
 COPY tuning tuning
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-# A user without rights; give `--user` your own number where mounted folders are yours alone.
-RUN useradd --uid 1000 zslkeras && mkdir runs && chown zslkeras runs
+# A user without rights. Folders that are mounted belong to whoever made them, hence `--user` above.
+RUN useradd --uid 1000 zslkeras && mkdir runs /data && chown zslkeras runs /data
 USER zslkeras
 
 ENV ZSLKERAS_DATA=/data XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib

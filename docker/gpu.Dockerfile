@@ -1,7 +1,9 @@
 # docker build -f docker/gpu.Dockerfile -t zslkeras:gpu .
-# docker run --rm --gpus all -v "$PWD/data:/data" -v "$PWD/runs:/app/runs" zslkeras:gpu --model eszsl --dataset shapes
+# mkdir -p data runs && docker run --rm --gpus all --user "$(id -u)" -v "$PWD/data:/data" \
+#   -v "$PWD/runs:/app/runs" zslkeras:gpu --model eszsl --dataset shapes
 #
-# CUDA's libraries come from the [cuda] extra, in requirements-cuda.txt; the host provides the driver and the NVIDIA container toolkit.
+# CUDA's libraries come from the [cuda] extra, in requirements-cuda.txt; the host provides the driver and the NVIDIA
+# container toolkit.
 ARG BASE=python:3.11.14-slim-bookworm
 FROM ${BASE}
 
@@ -14,8 +16,8 @@ COPY experiments experiments
 COPY tuning tuning
 RUN pip install --no-cache-dir --no-deps --no-build-isolation .
 
-# A user without rights; give `--user` your own number where mounted folders are yours alone.
-RUN useradd --uid 1000 zslkeras && mkdir runs && chown zslkeras runs
+# A user without rights. Folders that are mounted belong to whoever made them, hence `--user` above.
+RUN useradd --uid 1000 zslkeras && mkdir runs /data && chown zslkeras runs /data
 USER zslkeras
 
 ENV ZSLKERAS_DATA=/data XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/cache/matplotlib

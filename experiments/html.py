@@ -31,7 +31,7 @@ _KIND = {
     "seeds": [int],
     "selected_on_validation": bool,
     "selected": {
-        metric: {"mean": OrNull(float), "std": float, "interval_classes": [OrNull(float)]} for metric in METRICS
+        metric: {"mean": OrNull(float), "std": OrNull(float), "interval_classes": [OrNull(float)]} for metric in METRICS
     },
     "best_on_test": _NUMBERS,
     "yardsticks": Each({**_NUMBERS, "versus": dict}),
@@ -255,7 +255,10 @@ def _facts(result):
         "wall time": f"{result['wall_seconds']} s" if "wall_seconds" in result else None,
         **result["versions"],
     }
-    lines = "".join(f"<tr><td>{_text(name)}</td><td><code>{_text(one)}</code></td></tr>" for name, one in facts.items())
+    known_facts = {name: one for name, one in facts.items() if one is not None}
+    lines = "".join(
+        f"<tr><td>{_text(name)}</td><td><code>{_text(one)}</code></td></tr>" for name, one in known_facts.items()
+    )
     settings = "".join(
         f"<tr><td>{_text(name)}</td><td><code>{_text(one)}</code></td></tr>" for name, one in result["config"].items()
     )

@@ -53,23 +53,22 @@ def machine(repeats):
 
 
 def matmul(repeats):
-    """The reference: products of square matrices, in float32 (on a GPU also with the shorter mantissa of TensorFloat)
-    and in bfloat16. On a GPU the matrices are large enough to keep it busy."""
+    """The reference: products of square matrices in float32, without TensorFloat too on a GPU, and in bfloat16."""
+    figures = {"gflop_per_second": _product_rate(repeats)}
+    if _on_gpu():
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        figures["without_tensorfloat_gflop_per_second"] = _product_rate(repeats)
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+    return figures | {"bfloat16_gflop_per_second": _product_rate(repeats, tf.bfloat16)}
+
+
+def _product_rate(repeats, dtype=tf.float32):
+    """GFLOP per second; on a GPU the matrices are large enough to keep it busy, and float32 has TensorFloat's mantissa,
+    as training has."""
     size = 8192 if _on_gpu() else 2048
-    figures = {}
-    for name, dtype, short in (
-        ("gflop_per_second", tf.float32, False),
-        ("tensorfloat_gflop_per_second", tf.float32, True),
-        ("bfloat16_gflop_per_second", tf.bfloat16, False),
-    ):
-        if short and not _on_gpu():
-            continue
-        tf.config.experimental.enable_tensor_float_32_execution(short)
-        matrix = tf.cast(np.random.default_rng(0).random((size, size), np.float32), dtype)
-        product = graphs.function(lambda: tf.matmul(matrix, matrix)[0])  # noqa: B023
-        figures[name] = 2 * size**3 / _median(lambda: product().numpy(), repeats) / 1e9  # noqa: B023
-    tf.config.experimental.enable_tensor_float_32_execution(True)  # as TensorFlow has it
-    return figures
+    matrix = tf.cast(np.random.default_rng(0).random((size, size), np.float32), dtype)
+    product = graphs.function(lambda: tf.matmul(matrix, matrix)[0])
+    return 2 * size**3 / _median(lambda: product().numpy(), repeats) / 1e9
 
 
 def score_matrix(repeats):
@@ -167,12 +166,13 @@ def aspn(repeats):
     model, benchmark = _aspn(width=2048, semantics=1024, hidden=1800)
     batch = next(iter(batches.training(benchmark, _default(), 64, 0, "plain", 0, 1)))
     step = _step(model)
-    step(batch)
-    seconds = _median(lambda: step(batch), repeats)
+    _gpu_memory()
+    seconds = _median(lambda: tf.nest.flatten(step(batch))[0].numpy(), repeats)
     operations = flops(step, batch)
-    rate = matmul(repeats)["gflop_per_second"]
+    rate = _product_rate(repeats)
     return {
         "milliseconds": 1e3 * seconds,
+        **_gpu_memory(),
         "gflop": operations / 1e9,
         "share_of_matmul_rate": operations / seconds / 1e9 / rate,
     }
@@ -185,7 +185,7 @@ JLAF_SIZES = {"cub": (312, 200, 150), "sun": (102, 717, 645)}
 def jlaf(repeats):
     """Training steps and scoring of JLAF at the sizes of its benchmarks, and the same step when it forms the features
     of Eq. (3) for each class."""
-    rate = matmul(repeats)["gflop_per_second"]
+    rate = _product_rate(repeats)
     return {name: _jlaf_figures(*sizes, rate, repeats) for name, sizes in JLAF_SIZES.items()}
 
 
@@ -194,9 +194,10 @@ def _jlaf_figures(attributes, classes, seen, rate, repeats):
     step = _step(model)
     naive = graphs.function(lambda batch: _jlaf_naive_step(model, *batch))
     score = graphs.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value))
-    seconds = _median(lambda: step(batch)["class_loss"].numpy(), repeats)
+    _gpu_memory()
+    seconds, memory = _median(lambda: step(batch)["class_loss"].numpy(), repeats), _gpu_memory()
     naive_seconds = _median(lambda: naive(batch).numpy(), repeats)
-    return {
+    return memory | {
         "milliseconds": 1e3 * seconds,
         "gflop": flops(step, batch) / 1e9,
         "share_of_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
@@ -213,7 +214,7 @@ MSDN_SIZES = {"cub": (7, 312, 200), "awa2": (7, 85, 50), "sun": (7, 102, 717), "
 
 def msdn(repeats):
     """Training steps and scoring of MSDN at the sizes of its benchmarks: float32 and bfloat16, each also under XLA."""
-    rate, figures = matmul(repeats)["gflop_per_second"], {}
+    rate, figures = _product_rate(repeats), {}
     for name, sizes in MSDN_SIZES.items():
         for precision in ("float32", "mixed_bfloat16"):
             model, batch = _msdn(*sizes, precision)
@@ -228,11 +229,12 @@ _SCORED = 256  # rows at most, and no fewer than a training batch
 def _step_figures(model, batch, rate, repeats, jit=False):
     step = _step(model, jit)
     score = graphs.function(lambda inputs: model.score_classes(inputs, model.class_embeddings.value), jit_compile=jit)
-    seconds = _median(lambda: step(batch)["class_loss"].numpy(), repeats)
+    _gpu_memory()
+    seconds, memory = _median(lambda: step(batch)["class_loss"].numpy(), repeats), _gpu_memory()
     # Images are scored many at a time, see `batches.scoring`, and what depends only on the attributes is made once.
     many = tf.nest.map_structure(lambda inputs: tf.repeat(inputs, _SCORED // len(batch[1]), axis=0), batch[0])
     rows = tf.nest.flatten(many)[0].shape[0]
-    return _gpu_memory() | {
+    return memory | {
         "milliseconds": 1e3 * seconds,
         "gflop": flops(step, batch) / 1e9,
         "share_of_float32_matmul_rate": flops(step, batch) / seconds / 1e9 / rate,
@@ -259,7 +261,7 @@ DRMN_SIZES = {"cub": (312, 200, 150), "awa2": (85, 50, 40), "sun": (102, 717, 64
 
 def drmn(repeats):
     """Training steps without SIT and scoring of DRMN at the sizes of its benchmarks, in float32 and bfloat16."""
-    rate, figures = matmul(repeats)["gflop_per_second"], {}
+    rate, figures = _product_rate(repeats), {}
     for name, sizes in DRMN_SIZES.items():
         for precision in ("float32", "mixed_bfloat16"):
             model, batch = _drmn(*sizes, precision, interaction=False)
@@ -276,12 +278,14 @@ def sit(repeats):
         model, batch = _drmn(*DRMN_SIZES["cub"], "float32", interaction_across=across)
         step = _step(model)
         seconds = []
+        _gpu_memory()
         with _Peak() as memory:
             for _ in range(5):
                 start = time.perf_counter()
                 step(batch)["class_loss"].numpy()
                 seconds.append(time.perf_counter() - start)
         figures[across] = {"seconds": statistics.median(seconds), "anonymous_megabytes": memory.bytes / 1e6}
+        figures[across] |= _gpu_memory()
     heads = tf.random.stateless_normal([3, 4, 9984, 256], [0, 1])  # queries, keys and values
     for name, attend in (("blocks", attend_in_blocks), ("plain", _attend)):
         figures[name] = _attention_figures(attend, heads, repeats)
@@ -319,6 +323,7 @@ def dcen_large(repeats):
     """DCEN at 224 pixels with random weights, views included: images per second."""
     figures, steps = {}, 10
     for backbone in ("mobilenetv2", "resnet50"):
+        _gpu_memory()
         take, size = _dcen(steps * (repeats + 1), 256, backbone=backbone, image_size=224, lambda1=0.1)
         seconds = _median(lambda: [next(take) for _ in range(steps)], repeats)  # noqa: B023
         figures[backbone] = _gpu_memory() | {"pictures_per_second": size * steps / seconds}
@@ -453,7 +458,7 @@ def _on_gpu():
 
 
 def _gpu_memory():
-    """The most memory of the GPU that tensors have taken since this was asked before; nothing without a GPU."""
+    """The most memory of the GPU that tensors took since this was asked before; nothing without a GPU."""
     if not _on_gpu():
         return {}
     peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]

@@ -160,8 +160,8 @@ def require_able(name, extras):
 
 
 def _command():
-    """The command line of this process, without the place of its Python."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
+    """The command line of this process, which starts the run anew: without the place of its Python, and --resume."""
+    return shlex.join(["python", *(word for word in sys.orig_argv[1:] if word != "--resume")])
 
 
 def _conclude(out, trained, dataset, extras):

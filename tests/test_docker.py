@@ -40,7 +40,12 @@ def test_what_is_copied_exists(path):
 def test_the_command_parses(path):
     parts = dict(instructions(path))
     command = json.loads(parts["ENTRYPOINT"]) + json.loads(parts["CMD"])
-    comments = [line for line in path.read_text().splitlines() if line.startswith("# docker run")]
+    comments = [
+        line
+        for line in path.read_text().replace("\\\n# ", "").splitlines()
+        if line.startswith("#") and "docker run" in line
+    ]
+    assert comments
     assert command[:3] == ["python", "-m", "experiments.run"]
     for arguments in (command[3:], *(shlex.split(line.split("zslkeras:")[1])[1:] for line in comments)):
         settings, _ = run.COMMAND.read(arguments)

@@ -80,7 +80,7 @@ class Choice:
     Attributes:
         seed: of the draws in both stages.
         state: the state to take, counted from 0: an epoch, or a setting of a closed form.
-        states: how many states stage final goes through; as many as stage tune did.
+        states: how many states stage final goes through at most; as many as stage tune did.
         gamma: of calibrated stacking.
         found: {setting: value} of those that the config leaves to stage tune; see conditioning.resolved.
         history: the numbers of each state on the validation classes; empty if nothing was selected.
@@ -166,7 +166,7 @@ def fixed(experiment, seed):
 
 
 def finish(experiment, choice):
-    """Trains in stage final as `choice` says, and judges every state on the published test rows."""
+    """Trains in stage final as `choice` says, and judges its states on the published test rows."""
     run = _train(_with(experiment, choice.found), "final", choice.seed, choice=choice)
     start = _unpack(run.start, run) if run.start else None
     sure = _confidence(run, choice.gamma)
@@ -315,8 +315,8 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
         seed,
         path,
         states=_states(benchmark, choice) if choice else None,
-        callbacks=_callbacks(experiment, name, selecting=choice is None),
         jit=experiment.machine.jit,
+        callbacks=_callbacks(experiment, name, selecting=choice is None),
         title=f"{experiment.model} {name}",
         limit=60 * experiment.minutes / (1 + _final(benchmark)) if experiment.minutes and stage == "tune" else None,
         expect=expect and (lambda seconds: expect(seconds, seconds * _final(benchmark))),
@@ -413,15 +413,24 @@ def _callbacks(experiment, name, selecting):
     if experiment.out and experiment.logs and strategies.is_chief(experiment.strategy):
         logs = str(experiment.out / "tensorboard" / name)
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
-        callbacks.append(hparams.KerasCallback(logs, _hparams(experiment, name)))
+        stage = {"model": experiment.model, "data": experiment.data.name, "stage": name.rpartition("-")[2]}
+        callbacks.append(_HParams(pathlib.Path(logs), stage | dataclasses.asdict(experiment.config)))
     return callbacks
 
 
-def _hparams(experiment, name):
-    """The settings of a training as TensorBoard's HParams has them: numbers, true or false, and texts."""
-    settings = {"model": experiment.model, "data": experiment.data.name, "stage": name.rpartition("-")[2]}
-    settings |= dataclasses.asdict(experiment.config)
-    return {key: one if isinstance(one, bool | int | float | str) else str(one) for key, one in settings.items()}
+class _HParams(keras.callbacks.Callback):
+    """Tells TensorBoard's HParams the settings of a training; its own callback makes a file before the training."""
+
+    def __init__(self, folder, settings):
+        super().__init__()
+        self._folder = folder
+        self._settings = {
+            key: one if isinstance(one, bool | int | float | str) else str(one) for key, one in settings.items()
+        }
+
+    def on_train_begin(self, logs=None):
+        with tf.summary.create_file_writer(str(self._folder)).as_default():
+            hparams.hparams(self._settings)
 
 
 def _pack(outcomes, kept):

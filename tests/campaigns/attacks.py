@@ -53,13 +53,16 @@ class Server:
     def memory(self):
         """Megabytes of its own."""
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1e3
+        said = re.search(r"RssAnon:\s+(\d+)", status)
+        return int(said[1]) / 1e3 if said else float("nan")  # it has died
 
-    def stop(self):
-        alive = self.process.poll() is None
+    @property
+    def lives(self):
+        return self.process.poll() is None
+
+    def close(self):
         self.process.terminate()
         self.process.wait_for(60)
-        return alive
 
 
 def asked(*images):
@@ -155,8 +158,7 @@ def attacked(server, attack, seconds):
 
 def campaign(requests, clients, seconds, attacks=tuple(ATTACKS), say=print):
     """Returns how many things went wrong."""
-    with tempfile.TemporaryDirectory() as folder:
-        server = Server(pathlib.Path(folder))
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Server(pathlib.Path(folder))) as server:
         for _ in range(5):
             server.ask(asked(server.image))
         before = server.memory()
@@ -167,8 +169,7 @@ def campaign(requests, clients, seconds, attacks=tuple(ATTACKS), say=print):
             waited = attacked(server, ATTACKS[name], seconds)
             slowest, late = max(slowest, *waited), late + sum(one > _WITHIN for one in waited)
             say(f"{name}: {len(waited)} good requests, the slowest answered in {max(waited):.2f} s")
-        grown = server.memory() - before
-        alive = server.stop()
+        grown, alive = server.memory() - before, server.lives
     say(
         f"attacks: {requests} requests of {clients} clients, {len(bad)} answered wrongly; under {len(attacks)} attacks "
         f"{late} good requests later than {_WITHIN} s, the slowest {slowest:.2f} s; memory grew by {grown:.0f} MB; "

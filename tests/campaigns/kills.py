@@ -149,8 +149,8 @@ def without_times(content):
 class Rounds:
     """Rounds of some jobs, and what came of them."""
 
-    def __init__(self, folder, seed, say=print):
-        self.folder, self.random, self.say = folder, random.Random(seed), say
+    def __init__(self, folder, seed):
+        self.folder, self.random = folder, random.Random(seed)
         self.place, self.wholes = Place(folder), {}
 
     def whole(self, name):
@@ -197,7 +197,7 @@ class Rounds:
 def campaign(kills, seed, names=tuple(JOBS), say=print):
     """So many kills in all; returns how many rounds ended otherwise than they should."""
     with tempfile.TemporaryDirectory() as folder:
-        rounds, done, wrong, number = Rounds(pathlib.Path(folder), seed, say), 0, 0, 0
+        rounds, done, wrong, number = Rounds(pathlib.Path(folder), seed), 0, 0, 0
         while done < kills:
             name = names[number % len(names)]
             number += 1
@@ -205,7 +205,7 @@ def campaign(kills, seed, names=tuple(JOBS), say=print):
                 killed = rounds.round(name, kills - done)
                 done += killed
                 say(f"{name}: {killed} kills, the same bits; {done} of {kills}")
-            except AssertionError as error:
+            except Exception as error:  # what TensorFlow raises on half an export, say
                 done, wrong = done + 1, wrong + 1
                 say(f"{name}: {error}")
         say(f"kills: {done} in {number} rounds of {len(names)} commands; {wrong} rounds ended otherwise or hung")

@@ -1,5 +1,7 @@
 """The campaigns in short: that they work, and that they see what is wrong."""
 
+import re
+
 import pytest
 
 from tests.campaigns import attacks, kills
@@ -8,10 +10,11 @@ pytest.importorskip("zslkeras.serving.rest", reason="needs the extra [serve]")
 
 
 @pytest.mark.slow
-def test_two_kills(tmp_path):
+def test_a_kill_during_an_export():
+    """Kills of the others at chosen moments are tested where they are."""
     said = []
-    assert kills.campaign(2, 0, ("prepare", "export"), said.append) == 0, said
-    assert said[-1].startswith("kills: 2 in 2 rounds of 2 commands; 0 rounds ended otherwise")
+    assert kills.campaign(1, 0, ("export",), said.append) == 0, said
+    assert re.fullmatch(r"kills: 1 in \d+ rounds of 1 commands; 0 rounds ended otherwise or hung", said[-1])
 
 
 @pytest.mark.slow

@@ -17,12 +17,13 @@ def in_utf8():
 
 
 def tensorflow():
-    """Imports TensorFlow quietly. Set TF_CPP_MIN_LOG_LEVEL to see its notes."""
+    """Imports TensorFlow quietly, to take memory of GPUs as it is needed. Set TF_CPP_MIN_LOG_LEVEL to see its notes."""
     with contextlib.nullcontext() if _LEVEL in os.environ else _hushed():
         import absl.logging
         import tensorflow as tf
 
-        tf.config.list_physical_devices("GPU")  # looks for a driver, and prints a note if there is none
+        for gpu in tf.config.list_physical_devices("GPU"):  # looks for a driver, and prints a note if there is none
+            tf.config.experimental.set_memory_growth(gpu, True)  # now, as it cannot be once a GPU has computed
         absl.logging.set_verbosity(absl.logging.ERROR)
 
 

@@ -428,11 +428,12 @@ def _reloaded(path, model, rows, front):
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no word"])[-1]
             raise ExportFailed(f"the reloaded model failed: {last[:300]}")
-        loaded = {"": {}, " in graph mode": {}}
+        said = {"loaded": "", "session": " in graph mode"}  # of the loaders of selfcheck.py
+        loaded = {words: {} for words in said.values()}
         with np.load(got, allow_pickle=False) as answers:
             for name, answer in answers.items():
                 loader, _, key = name.partition(" ")
-                loaded["" if loader == "loaded" else " in graph mode"][key] = answer
+                loaded[said[loader]][key] = answer
         return loaded
 
 

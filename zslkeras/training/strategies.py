@@ -48,7 +48,8 @@ def get_strategy(name="default", replicas=None):
         raise InputError(f"replicas: got {replicas} with strategy {name}; wanted at least 1, with strategy mirrored")
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+        with contextlib.suppress(RuntimeError):  # it has computed already; see quiet.tensorflow for commands
+            tf.config.experimental.set_memory_growth(gpu, True)
     if name == "mirrored":
         return tf.distribute.MirroredStrategy(_devices(gpus, replicas))
     if name == "multiworker":
