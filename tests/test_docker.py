@@ -43,7 +43,7 @@ def test_the_command_parses(path):
     comments = [
         line
         for line in path.read_text().replace("\\\n# ", "").splitlines()
-        if line.startswith("#") and "docker run" in line
+        if line.startswith("#") and "docker run --rm" in line
     ]
     assert comments
     assert command[:3] == ["python", "-m", "experiments.run"]
