@@ -7,10 +7,11 @@ import base64
 import html
 import pathlib
 
+from experiments import screen
 from zslkeras import atomic
 from zslkeras.errors import InputError
 from zslkeras.evaluation.metrics import METRICS
-from zslkeras.evaluation.tables import in_words, known, label, percent, percents, span
+from zslkeras.evaluation.tables import known, label, percent, percents, span
 from zslkeras.structure import Each, OrNull
 
 _COMPARED = "TUSH"
@@ -129,13 +130,10 @@ def _run(folder, result, count):
 
 def _verdicts(result, yardsticks):
     """How the model stands, in words."""
-    if (start := result["start"]) and start["kept"]:
-        kept = f"{start['kept']} of {len(result['seeds'])} seeds"
-        yield f"Closed form kept: no epoch was better on validation, in {kept}."
+    if sentence := screen.kept(result):
+        yield sentence
     for name, versus in _others(result, yardsticks).items():
-        for metric in "TH":
-            if known(versus[metric]["difference"]):
-                yield in_words(result["model"], name, metric, versus[metric])
+        yield from screen.verdicts(result["model"], name, versus)
 
 
 def _others(result, yardsticks):

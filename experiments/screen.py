@@ -50,8 +50,8 @@ def table(result, ablation=None):
         lines.append("No unseen class has a test image, so T, U, H and AUSUC are unknown.")
     if start and start["kept"] < len(seeds):
         lines += ["", *_against(model, "its own start", start["versus"])]
-    if start and start["kept"]:
-        lines += ["", f"Closed form kept: no epoch was better on validation, in {start['kept']} of {len(seeds)} seeds."]
+    if sentence := kept(result):
+        lines += ["", sentence]
     for name, one in yardsticks.items():
         lines += ["", *_against(model, label(name, result["model"]), one["versus"])]
     if "pointing" in result:
@@ -59,10 +59,22 @@ def table(result, ablation=None):
     return "\n".join(lines)
 
 
+def kept(result):
+    """The sentence about seeds that kept their closed form; None where none did."""
+    start, seeds = result["start"], len(result["seeds"])
+    if not (start and start["kept"]):
+        return None
+    return f"Closed form kept: no epoch was better on validation, in {start['kept']} of {seeds} seeds."
+
+
+def verdicts(model, other, versus):
+    """How a model stands to another one, in words: a sentence for T and one for H, where these are known."""
+    return [in_words(model, other, m, versus[m]) for m in "TH" if known(versus[m]["difference"])]
+
+
 def _against(model, other, versus):
     """How a model compares with another one: metric by metric, and in words."""
-    words = [in_words(model, other, m, versus[m]) for m in "TH" if known(versus[m]["difference"])]
-    return [f"against {other}, paired by class", paired(versus), *words]
+    return [f"against {other}, paired by class", paired(versus), *verdicts(model, other, versus)]
 
 
 def pointing(table):

@@ -315,8 +315,8 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
         seed,
         path,
         states=_states(benchmark, choice) if choice else None,
-        jit=experiment.machine.jit,
         callbacks=_callbacks(experiment, name, selecting=choice is None),
+        jit=experiment.machine.jit,
         title=f"{experiment.model} {name}",
         limit=60 * experiment.minutes / (1 + _final(benchmark)) if experiment.minutes and stage == "tune" else None,
         expect=expect and (lambda seconds: expect(seconds, seconds * _final(benchmark))),
@@ -411,15 +411,15 @@ def _callbacks(experiment, name, selecting):
     if selecting and patience:
         callbacks.append(keras.callbacks.EarlyStopping("val_AUSUC", patience=patience, mode="max"))
     if experiment.out and experiment.logs and strategies.is_chief(experiment.strategy):
-        logs = str(experiment.out / "tensorboard" / name)
+        logs = experiment.out / "tensorboard" / name
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
         stage = {"model": experiment.model, "data": experiment.data.name, "stage": name.rpartition("-")[2]}
-        callbacks.append(_HParams(pathlib.Path(logs), stage | dataclasses.asdict(experiment.config)))
+        callbacks.append(_HParams(logs, stage | dataclasses.asdict(experiment.config)))
     return callbacks
 
 
 class _HParams(keras.callbacks.Callback):
-    """Tells TensorBoard's HParams the settings of a training; its own callback makes a file before the training."""
+    """Tells TensorBoard's HParams the settings. TensorBoard's own callback would make its file where nothing trains."""
 
     def __init__(self, folder, settings):
         super().__init__()

@@ -9,6 +9,7 @@ import collections
 import concurrent.futures
 import contextlib
 import http.client
+import io
 import json
 import pathlib
 import re
@@ -17,6 +18,8 @@ import sys
 import tempfile
 import threading
 import time
+
+from PIL import Image
 
 from tests.images.test_decode import with_scans
 from tests.support import commands
@@ -87,7 +90,7 @@ def crowd(server, requests, clients):
 
 
 def _held(server, begin, more, stop):
-    """Connections that send a beginning and then something each second, always as many."""
+    """Connections that send a beginning and then a little more ten times a second, always as many."""
     clients = []
     while not stop.wait(0.1):
         for _ in range(_AT_ONCE - len(clients)):
@@ -123,10 +126,6 @@ def _hung_up(server, stop):
 
 def bomb():
     """A small PNG of 30,000 x 30,000 pixels."""
-    import io
-
-    from PIL import Image
-
     content = io.BytesIO()
     Image.new("1", (30_000, 30_000)).save(content, "PNG")
     return content.getvalue()

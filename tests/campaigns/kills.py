@@ -52,11 +52,15 @@ class Job:
     def check(self, folder):
         """Refuses what stands in the folder of a command that was just killed."""
 
+    def flo(self, folder):
+        """The flags of a run that goes on where one was begun."""
+        resume = ("--resume",) if (folder / "out/run.json").is_file() else ()
+        return "--die", "never", *_FLO, "--data_root", self.place.root, *resume
+
 
 class Run(Job):
     def command(self, folder):
-        resume = ("--resume",) if (folder / "out/run.json").is_file() else ()
-        return "tests.support.drive", "--die", "never", *_FLO, "--data_root", self.place.root, "--seeds", 2, *resume
+        return "tests.support.drive", *self.flo(folder), "--seeds", 2
 
     def left(self, folder):
         return trained(folder / "out")
@@ -64,9 +68,7 @@ class Run(Job):
 
 class Tune(Job):
     def command(self, folder):
-        resume = ("--resume",) if (folder / "out/run.json").is_file() else ()
-        args = "--die", "never", *_FLO, "--data_root", self.place.root, "--tuner", "random", "--trials", 3
-        return "tests.support.tune", *args, "--nofinal_run", *resume
+        return "tests.support.tune", *self.flo(folder), "--tuner", "random", "--trials", 3, "--nofinal_run"
 
     def left(self, folder):
         trials = json.loads((folder / "out/search.json").read_text())["trials"]
@@ -164,7 +166,7 @@ class Rounds:
         return self.wholes[name]
 
     def round(self, name, most):
-        """One round with at most so many kills; returns how many there were, and adds what was wrong."""
+        """One round with at most so many kills; returns how many there were."""
         seconds, wanted = self.whole(name)
         (job, folder), kills = self._begun(name), 0
         for _ in range(self.random.randint(1, min(3, most))):
