@@ -5,11 +5,18 @@ import re
 
 _LISTED = 5  # names in a sentence, where none is near
 _LONGEST = 200  # letters of another library's message, or of what was given
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # ends a line, or steers a terminal
 _PLACE = re.compile(r"\{\{\w+ [^}]*\}\} ?| \[Op:\w+\].*")  # of TensorFlow, in its graph
 
 
 class InputError(ValueError):
-    """Wrong input. The message names the thing, the value got and the value wanted; a command exits with code 2."""
+    """Wrong input. The message names the thing, the value got and the value wanted; a command exits with code 2.
+
+    It stays on one line, whatever the names that it quotes: their control characters are escaped.
+    """
+
+    def __init__(self, sentence):
+        super().__init__(_CONTROL.sub(lambda found: repr(found[0])[1:-1], sentence))
 
 
 class Failed(RuntimeError):

@@ -118,6 +118,7 @@ WRONG = {
     "names without an encoder": ("class\nant\n", {}, "text_encoder: got none to read the names of classes"),
     "empty": ("class,description\nant,an ant\nbee, \n", {}, "line 3: the description of class bee is empty"),
     "twice": ("class,description\nant,a\nant,b\n", {}, "classes.csv: class ant is there 2 times"),
+    "two lines": ('class,description\n"an\nt",a\n', {}, "classes.csv: class 'an\\nt' has a line break"),
     "long": (f"class,description\nant,{'x' * 100_000}\n", {}, "has 100000 letters; wanted at most 20000"),
     "far too long": (f"class,description\nant,{'x' * 200_000}\n", {}, "cannot be read (field larger than field limit"),
     "other letters": ("class,description\nbé,é\n".encode("latin-1"), {}, "wanted a CSV or TSV in UTF-8"),

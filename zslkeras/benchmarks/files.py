@@ -17,7 +17,7 @@ import numpy as np
 import scipy.io
 
 from zslkeras import atomic
-from zslkeras.errors import InputError, brief
+from zslkeras.errors import InputError, brief, quoted
 from zslkeras.images import prepared
 
 DEFAULT_FEATURES = "res101"
@@ -121,10 +121,12 @@ def read_lines(path, wanted):
 
 
 def different(path, what, names):
-    """The names as a tuple; refuses an empty name and one that is there twice."""
+    """The names as a tuple; refuses an empty name, one of several lines, and one that is there twice."""
     for name, count in collections.Counter(names).items():
         if not name.strip():
             raise InputError(f"{path}: a {what} has no name; wanted one for each")
+        if name.splitlines() != [name]:
+            raise InputError(f"{path}: {what} {quoted(name)} has a line break; wanted a name on one line")
         if count > 1:
             raise InputError(f"{path}: {what} {name} is there {count} times; wanted it once")
     return tuple(names)
