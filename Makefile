@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 
-.PHONY: demo test lint format bench fuzz chaos gpu-check requirements images wheel-check clean
+.PHONY: demo test test-long lint format bench fuzz chaos gpu-check requirements images wheel-check clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not long"
+
+# Kills, replicas and whole trainings that take long beside others of their kind in `make test`.
+test-long: $(VENV)/ready
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

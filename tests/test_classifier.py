@@ -690,6 +690,7 @@ def test_an_export_of_version_0_1_opens_and_says_what_it_lacks(saved, of_birds, 
         old.keras_model  # noqa: B018
 
 
+@pytest.mark.long
 def test_training_goes_on_where_it_was_killed_and_refuses_another(birds, tmp_path, monkeypatch):
     out = tmp_path / "run"
     made = fit(birds, features="filters", out=out)

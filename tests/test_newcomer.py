@@ -20,7 +20,7 @@ def settings(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", test_contract.heavy_ones_long(MODELS))
 def test_what_a_newcomer_writes_works_for_every_model(name, few_shapes, unchecked_exports, tmp_path):
     data = zslkeras.load_benchmark("shapes", few_shapes)
     images = zslkeras.load_benchmark("shapes", few_shapes, inputs="images").inputs[::40]

@@ -85,7 +85,7 @@ def test_features_are_made_on_the_way_and_a_table_may_lie_elsewhere(call, tmp_pa
     assert metadata["preprocessing"]["backbone"] == "small" and metadata["validation"] == model.validation
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_best_model_is_taken_if_none_is_named(call, birds, tmp_path, unchecked_exports, monkeypatch):
     from zslkeras import automatic
     from zslkeras.models import MODELS
@@ -103,7 +103,7 @@ def test_the_best_model_is_taken_if_none_is_named(call, birds, tmp_path, uncheck
     assert again.method == best.method and again.predict(picture) == name
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_training_goes_on_with_the_same_command(birds, tmp_path):
     """Killed in the middle of stage tune, and half-way through writing a checkpoint of stage final."""
     args = birds, *EXAMPLE, "--out", "out"

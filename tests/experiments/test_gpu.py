@@ -116,6 +116,7 @@ def test_a_process_that_is_given_up_takes_along_what_it_started(tmp_path):
     assert not marks.exists()
 
 
+@pytest.mark.long
 def test_a_real_rehearsal_of_two_parts(check):
     ran, report = check("--rehearse", "--only", "matmul")
     assert ran.code == 0, ran.err

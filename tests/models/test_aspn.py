@@ -600,7 +600,7 @@ def on_two_replicas(tmp_path_factory):
     return arrays_of("tests.models.test_aspn", tmp_path_factory.mktemp("replicas"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPLICATED)
 def test_two_replicas_train_as_one(name, on_two_replicas):
     (one, _), before = several_steps(tf.distribute.get_strategy(), name), made()
@@ -649,7 +649,7 @@ def unseen_accuracy(model, benchmark):
     return np.mean([right[benchmark.labels[rows] == c].mean() for c in unseen])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_features_rotated_to_their_principal_axes_are_learned_as_well(tmp_path):
     benchmark = benchmarks.load("shapes", tmp_path, "tune", "features")
     inputs = np.asarray(benchmark.inputs, np.float64)

@@ -190,6 +190,12 @@ ALL = {**MODELS, "example": Example, "linear": Linear}
 GRADIENT = [name for name, model in ALL.items() if hasattr(model.Config, "epochs")]  # the others are closed forms
 
 
+def heavy_ones_long(names):
+    """Parameters of a test that takes ten seconds or more with the models whose tracing alone does."""
+    heavy = ("dcen", "drmn", "drmn_pictures")
+    return [pytest.param(name, marks=pytest.mark.long) if name in heavy else name for name in names]
+
+
 @pytest.fixture(autouse=True)
 def without_autograph(monkeypatch):
     """A killed process would leave the files that AutoGraph writes."""

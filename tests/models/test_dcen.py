@@ -774,7 +774,7 @@ def two_steps(strategy, name="full"):
     return model, losses
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_replicas_train_as_one(tmp_path):
     """With the keys of both in the queue of each, in the order of the rows, and one mask for both."""
     process = start("tests.models.test_dcen", tmp_path / "weights.npz", cwd=tmp_path)

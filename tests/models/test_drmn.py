@@ -909,7 +909,7 @@ def on_two_replicas(tmp_path_factory):
     return arrays_of("tests.models.test_drmn", tmp_path_factory.mktemp("replicas"), 300)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPLICATED)
 def test_two_replicas_train_as_one(name, on_two_replicas):
     """Tokens look at those of all replicas, statistics of levels and the mean inside the log are over all rows."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.test_contract import ALL, GRADIENT, benchmark_for, eagerly, made, small_config
+from tests.models.test_contract import ALL, GRADIENT, benchmark_for, eagerly, heavy_ones_long, made, small_config
 from tests.support.tiny import tiny
 from zslkeras.errors import InputError
 from zslkeras.models import conditioning, rows
@@ -56,7 +56,7 @@ def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", heavy_ones_long(ALL))
 def test_a_model_is_fitted_evaluated_saved_loaded_and_fitted_again(name, tmp_path):
     model, (x, y) = made(name, **overrides(name, **BESIDE)), training_rows(name)
     with eagerly():
@@ -109,7 +109,7 @@ def trained_by_fit(name, epochs, **settings):
     return model
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", heavy_ones_long(GRADIENT))
 def test_fit_trains_as_the_loop(name):
     """The loop's batches, its rates and its mean of the epochs: all variables end with the same bits."""
     settings = overrides(name, averaging=0.5, halve_every=1, drop_every=1)

@@ -738,7 +738,7 @@ def on_two_replicas(tmp_path_factory):
     return arrays_of("tests.models.test_msdn", tmp_path_factory.mktemp("replicas"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", REPLICATED)
 def test_two_replicas_train_as_one(name, on_two_replicas):
     """The calibration among them: its mean stands inside the log, over the rows of all replicas."""

@@ -180,6 +180,7 @@ def test_both_scores_share_one_pass_through_the_backbone(monkeypatch):
     assert len(passes) == 1
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_as_an_unbroken_one_with_its_closed_form(tmp_path):
     def trained(path, epochs):
         benchmark = tiny("images")

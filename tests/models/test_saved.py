@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.test_contract import ALL, GRADIENT, benchmark_for, eagerly, first_rows, made, small_config, trained
+from tests.models.test_contract import (
+    ALL,
+    GRADIENT,
+    benchmark_for,
+    eagerly,
+    first_rows,
+    heavy_ones_long,
+    made,
+    small_config,
+    trained,
+)
 from zslkeras.errors import InputError
 from zslkeras.models.base import FORMAT
 from zslkeras.training import batches
@@ -46,7 +56,7 @@ def assert_same(one, other):
             np.testing.assert_array_equal(a, b, err_msg=f"{key}: {a.path}")
 
 
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", heavy_ones_long(GRADIENT))
 def test_a_loaded_model_trains_on_as_the_saved_one(name, tmp_path):
     model = made(name)
     train_on(name, model)

@@ -61,6 +61,7 @@ def test_killed_and_resumed_is_bit_equal(whole, args, command, tmp_path):
     assert_same_bits(whole, tmp_path / "killed", ["seed0-tune", "seed0-final", "seed1-tune", "seed1-final"])
 
 
+@pytest.mark.long
 def test_replicas_killed_and_resumed_are_bit_equal(args, command, tmp_path):
     """Where a file was half written does not depend on replicas; what a checkpoint holds does."""
     args = [*args, "--seeds", "1", "--select", "fixed", "--strategy", "mirrored", "--replicas", "2", "--out"]

@@ -70,7 +70,7 @@ def test_training_moves_weights_further_than_the_tolerance(one_replica, tiny_roo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_replicas_equal_one(replicas, one_replica, tiny_root, command, tmp_path):
     args = ["--strategy", "mirrored", "--replicas", replicas, "--data_root", tiny_root, "--out", tmp_path / "out"]
     done = command("tests.support.drive", "--die", "never", *RUN, *args)
@@ -94,7 +94,7 @@ def test_two_workers_equal_one(one_replica, tiny_root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lost", [0, 1], ids=["chief", "worker"])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.long), 1], ids=["chief", "worker"])
 def test_a_lost_worker_ends_the_others_and_resume_goes_on(lost, one_replica, tiny_root, tmp_path):
     args = [*RUN, "--strategy", "multiworker", "--data_root", tiny_root, "--out", tmp_path / "out"]
     workers = [
@@ -136,7 +136,7 @@ def resumed(args, folder):
     return codes == [0, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_that_is_gone_once_all_are_done_is_no_loss(tiny_root, tmp_path):
     args = [*RUN, "--strategy", "multiworker", "--data_root", tiny_root, "--out", tmp_path / "out"]
     chief, other = (
