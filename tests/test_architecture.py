@@ -23,7 +23,18 @@ LAYERS = (
         "zslkeras",
         *(
             f"zslkeras.{one}"
-            for one in ("errors", "structure", "graphs", "atomic", "progress", "cache", "names", "precision", "version")
+            for one in (
+                "errors",
+                "structure",
+                "graphs",
+                "ahead",
+                "atomic",
+                "progress",
+                "cache",
+                "names",
+                "precision",
+                "version",
+            )
         ),
     ),
     ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*", "zslkeras.text*"),

@@ -26,6 +26,8 @@ PRECISIONS = ("float32", "mixed_bfloat16")
 WHAT = ("pooled", "maps", "levels")  # is kept of what a backbone makes of an image
 POOLINGS = ("mean", "max", "gem")  # of maps to features, see images.pooling; the first is the default
 DTYPES = ("float16", "float32")  # of maps and levels in files
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")  # in folders
+ANSWER_FILES = (".csv", ".jsonl")  # of `zslkeras predict --out`
 PREPROCESSINGS = ("own", "caffe", "torch", "tf")
 
 FORMATS = ("tflite", "onnx")  # of an export, beside the SavedModel

@@ -219,6 +219,15 @@ WRONG = {
         "--only_new: got it beside",
     ),
     "table to write, and images": (["--model", "RUN", "--write_table", "own.csv", "a.png"], "a.png: got it beside"),
+    "file of answers": (
+        ["--model", "RUN", "PICTURE", "--out", "a.txt"],
+        "--out: got a.txt; wanted one of .csv, .jsonl",
+    ),
+    "answers beside": (["--model", "RUN", "PICTURE", "--out", "a.csv", "--json"], "--json: got it beside --out"),
+    "bad ones shown": (["--model", "RUN", "PICTURE", "--skip_bad"], "--skip_bad: got no --out"),
+    "no place for answers": (["--model", "RUN", "PICTURE", "--out", "no/a.csv"], "--out: no/a.csv: No such file"),
+    "answers there": (["--model", "RUN", "PICTURE", "--out", "THERE"], "there.csv exists already; wanted another name"),
+    "no list": (["--model", "RUN", "--listed", "nowhere.txt"], "nowhere.txt: cannot be read"),
     "host": (["--model", "RUN", "PICTURE", "--host", "127.0.0.1"], "--host: no flag of zslkeras predict"),
     "name": (["--model", "RUN", "PICTURE", "--name", "birds"], "--name: no flag of zslkeras predict"),
 }
@@ -228,10 +237,24 @@ WRONG = {
 def test_wrong_input_is_one_sentence(case, call, exported, pictures, tmp_path):
     args, sentence = WRONG[case]
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:2000])
-    places = {"RUN": exported.run, "PICTURE": pictures[0], "CUT": tmp_path / "cut.png"}
+    (tmp_path / "there.csv").write_text("mine")
+    cut, there = tmp_path / "cut.png", tmp_path / "there.csv"
+    places = {"RUN": exported.run, "PICTURE": pictures[0], "CUT": cut, "THERE": there}
     code, out, err = call(*(places.get(arg, arg) for arg in args))
     assert (code, out) == (2, "")
     assert err.count("\n") == 1 and err.startswith("error: ") and sentence in err
+
+
+def test_folders_and_lists_are_answered_in_a_file(call, found, exported, pictures, tmp_path):
+    folders = [path.parent for path in pictures]
+    (tmp_path / "listed.txt").write_text(f"{folders[1]}\n\n{pictures[0]}\n")
+    args = "--model", exported.run, "--out", tmp_path / "all.jsonl", "--listed", tmp_path / "listed.txt", "--top", "2"
+    code, out, err = call(*args, folders[0])
+    assert (code, out) == (0, "") and err.endswith(f"{tmp_path / 'all.jsonl'}: 17 images\n"), err
+    lines = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    wanted = [*sorted(folders[0].iterdir()), *sorted(folders[1].iterdir()), pictures[0]]
+    assert [line["picture"] for line in lines] == list(map(str, wanted))
+    assert lines[-1]["class"] == found()[0]["class"]
 
 
 def test_the_command_itself(exported, pictures, tmp_path):

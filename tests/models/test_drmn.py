@@ -168,14 +168,22 @@ def expected_global(weights, levels):
     return reference.dense(levels[-1].mean(axis=(1, 2)), weights["head"], weights["head bias"])
 
 
-def expected_losses(weights, batch, **options):
-    """The losses that are reported, a part that the config leaves out being 0, and Eq. (11)."""
+def expected_losses(weights, batch, drawn=range(4), **options):
+    """The losses that are reported, a part that the config leaves out being 0, and Eq. (11).
+
+    Args:
+        drawn: the attributes that SIT sees; the others keep their scores.
+    """
     config, seen = batch.config, batch.seen_ids
     h = expected_found(weights, config, expected_regions(weights, config, batch.x, training=True))
-    both = [h, expected_interaction(weights, config, h, **options)] if config.interaction else [h]
+    both = [reference.attribute_scores(weights["prototypes"], weights["w4"], h)]
+    if config.interaction:
+        after, drawn = both[0].copy(), list(drawn)
+        interacted = expected_interaction(weights, config, h[:, drawn], **options)
+        after[:, drawn] = reference.attribute_scores(weights["prototypes"][drawn], weights["w4"], interacted)
+        both.append(after)
     entropies, calibrations, classes = [], [], 0.0
-    for one in both:
-        e = reference.attribute_scores(weights["prototypes"], weights["w4"], one)
+    for e in both:
         o = reference.logits(e, batch.classes, config.scale)
         entropies.append(reference.cross_entropy(o, batch.labels, seen))
         if config.lambda_sc:
@@ -246,6 +254,29 @@ def test_a_step_reports_the_losses_and_follows_the_slope_of_equation_11(name):
     assert_losses(step(model, batch), wanted, rtol=5e-5)
     after = weights_of(model, trained=True)
     harness.assert_step_follows(lambda: expected_losses(before, batch)[1], before, after, **SLOPE_OF_A_STEP)
+
+
+@pytest.mark.parametrize("across", ["all", "pictures"])
+def test_attributes_that_are_not_drawn_keep_their_scores(across):
+    model, batch = ready(interaction_attributes=2, interaction_across=across)
+    before, asked = weights_of(model, trained=True), []
+    model.drawn = lambda *numbers: asked.append(numbers) or tf.constant([3, 1])
+    wanted = expected_losses(before, batch, drawn=[3, 1])
+    assert_losses(step(model, batch), wanted[0], rtol=5e-5)
+    assert asked == [(2, 4)]
+    assert abs(wanted[1] / expected_losses(before, batch)[1] - 1) > 1e-3
+    names = ("prototypes", "w4", "sit_in", "sit_out", "sit_mlp")
+    moved = ({name: weights[name] for name in names} for weights in (before, weights_of(model)))
+    total = lambda: expected_losses(before, batch, drawn=[3, 1])[1]  # noqa: E731
+    harness.assert_step_follows(total, *moved, **SLOPE_OF_A_STEP)
+
+
+def test_other_attributes_are_drawn_in_each_step():
+    model = made()
+    draws = [tuple(model.drawn(10, 40).numpy()) for _ in range(50)]
+    assert len(set(draws)) == 50 and all(len(set(one)) == 10 for one in draws)
+    assert set(np.concatenate(draws)) == set(range(40))
+    assert draws[0] == tuple(made().drawn(10, 40).numpy()) != tuple(made(seed=1).drawn(10, 40).numpy())
 
 
 SEEN_IDS, MASK = np.flatnonzero(SEEN), SEEN.astype(np.float64)
@@ -894,6 +925,7 @@ def test_a_scaling_that_does_not_exist_is_a_sentence(name):
 REPLICATED = {
     "all": {"lambda_sc": 3.0},
     "pictures": {"interaction_across": "pictures", "calibration": "printed", "downscaling": "convolution"},
+    "drawn": {"interaction_across": "pictures", "interaction_attributes": 2},
 }
 
 

@@ -14,12 +14,12 @@ from zslkeras.benchmarks import files, filters, tables, words
 from zslkeras.benchmarks.benchmark import UNSEEN_SHARE, Benchmark, draw_held_out
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.images import decode
+from zslkeras.names import IMAGE_SUFFIXES
 
 FILTERS = "filters"  # the built-in filter bank, as a name of features
 TABLES = ("classes.csv", "classes.tsv", "classes.json")
 NONE = "none"  # the unseen classes are those without images alone, if there are any
 _UNSEEN = f"class names separated by commas, a file with one per line, a fraction between 0 and 1, or {NONE}"
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 _CHUNK = 1024  # images decoded at a time
 
 
@@ -132,7 +132,7 @@ def _pictures(folder, class_names, table):
             raise InputError(f"{directory}: no row for it in {table}; {did_you_mean(directory.name, class_names)}")
         found = []
         for entry in sorted(os.listdir(directory)):
-            if os.path.splitext(entry)[1].lower() in _SUFFIXES:
+            if os.path.splitext(entry)[1].lower() in IMAGE_SUFFIXES:
                 found.append(entry)
             elif entry[0] != ".":
                 skipped.append(f"{directory.name}/{entry}")

@@ -8,14 +8,19 @@ Columns and cells may be missing: they are filled in by what goes together in th
 training reads them, or --text_encoder where a model of attributes was trained without one.
 --reject 0.05 answers "none of these" for images of other classes, at the cost of about 5 % of the images of these.
 --only_new leaves out all classes but these. --write_table writes a table to start from.
+IMAGES may be folders too; --listed takes a file of paths. --out writes a line for each image as it goes, however many
+there are.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
 
 from zslkeras.cli import flags
+from zslkeras.errors import did_you_mean
+from zslkeras.names import ANSWER_FILES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,28 +48,32 @@ class Settings:
         None, "share of the images of listed classes to lose, such as 0.05, so that others are none of these"
     )
     json: bool = flags.flag(False, "print JSON")
+    out: str | None = flags.flag(
+        None, "a file with a line for each image, .csv or .jsonl, written as it goes; the same command goes on with it"
+    )
+    listed: str | None = flags.flag(None, "a file with the path of an image, or of a folder of them, a line")
+    skip_bad: bool = flags.flag(False, "with --out: what does not decode is said in its line, and the rest goes on")
     attention: str | None = flags.flag(None, "folder for figures of where the model looks")
     write_table: str | None = flags.flag(None, "write the model's own classes as a CSV to start from, and end")
 
 
 def main(settings, images):
-    from zslkeras.serving import recognise  # needs TensorFlow, so only after the flags are checked
+    from zslkeras.serving import answer_file, recognise  # they need TensorFlow, so only after the flags are checked
 
     exported = recognise.Exported(settings.model)
     if settings.write_table:
         exported.write_table(pathlib.Path(settings.write_table))
         return
-    found = exported.recognise(
-        images,
-        _given(settings),
-        settings.only_new,
-        settings.top,
-        settings.attention,
-        settings.missing,
-        say=lambda line: print(line, file=sys.stderr),
-        reject=settings.reject,
-        text_encoder=settings.text_encoder,
+    images = answer_file.images_in([*images, *_lines(settings.listed)])
+    say = functools.partial(print, file=sys.stderr)
+    asking = exported.asking(
+        _given(settings), settings.only_new, settings.missing, settings.reject, settings.text_encoder, say
     )
+    how = asking, settings.top, settings.attention
+    if settings.out:
+        answer_file.write(exported, images, pathlib.Path(settings.out), *how, settings.skip_bad, say)
+        return
+    found = [one for batch in exported.answers(images, *how) for one in batch]
     print(json.dumps(found, indent=1) if settings.json else recognise.as_text(found))
 
 
@@ -73,6 +82,15 @@ def _given(settings):
     if settings.describe:
         return dict(map(_named, settings.describe))
     return settings.classes and pathlib.Path(settings.classes)
+
+
+def _lines(path):
+    """What stands in a file of names, one a line; nothing for no file."""
+    if path is None:
+        return []
+    from zslkeras.benchmarks import files
+
+    return [line for _, line in files.read_lines(pathlib.Path(path), "the path of an image on each line")]
 
 
 def _named(text):
@@ -97,8 +115,14 @@ def _check(settings, given, images):
         raise flags.InputError(f"--describe: class {twice} is there {names.count(twice)} times; wanted it once")
     if settings.reject is not None and not 0 < settings.reject < 1:
         raise flags.InputError(f"--reject: got {settings.reject}; wanted a share of images, above 0 and below 1")
-    if not images:
+    if not images and not settings.listed:
         raise flags.InputError("no images; wanted their files, as in --model DIR a.jpg b.png")
+    if settings.out and (suffix := pathlib.Path(settings.out).suffix) not in ANSWER_FILES:
+        raise flags.InputError(f"--out: got {settings.out}; {did_you_mean(suffix, ANSWER_FILES)} at its end")
+    if settings.out and settings.json:
+        raise flags.InputError("--json: got it beside --out; wanted a file that ends with .jsonl, or no file")
+    if settings.skip_bad and not settings.out:
+        raise flags.InputError("--skip_bad: got no --out; wanted a file that can say what does not decode")
 
 
 COMMAND = flags.Command(

@@ -6,8 +6,6 @@ transparency is dropped, which shows the colours under it; of 16 bits the upper 
 to `size`, bilinear with antialiasing, and the middle is cut out: torchvision's Resize(size) and CenterCrop(size).
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import functools
 import io
@@ -17,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from zslkeras import atomic, graphs
+from zslkeras import ahead, atomic, graphs
 from zslkeras.errors import InputError, brief
 
 MAX_PIXELS = 50_000_000  # per image; checked before decoding
@@ -102,18 +100,9 @@ def load(paths, size, crop=True):
 
 
 def stream(paths, size, crop=True):
-    """Yields the image of each file in order, or an InputError that says why it has none; decodes ahead."""
-    with concurrent.futures.ThreadPoolExecutor(min(_THREADS, os.cpu_count())) as pool:
-        waiting = collections.deque()
-        try:
-            for path in paths:
-                waiting.append(pool.submit(_attempt, path, size, crop))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    """The image of each file in order, or an InputError that says why it has none; a generator that decodes ahead."""
+    attempt = functools.partial(_attempt, size=size, crop=crop)
+    return ahead.each(attempt, paths, min(_THREADS, os.cpu_count()), _AHEAD)
 
 
 def picture(contents, size, crop=True):

@@ -242,6 +242,10 @@ class ZeroShotModel(keras.Model):
         """Dropout's draw: bool of this shape, false with a chance of `rate`."""
         return self.uniform(shape) >= rate
 
+    def drawn(self, number, of):
+        """So many different ones of `of` numbers from 0: others at every call, the same on every replica."""
+        return tf.random.experimental.stateless_shuffle(tf.range(of), self._next_seed(for_all=True))[:number]
+
     def report(self, **losses):
         """Updates the mean of each loss and returns the means so far; the run stops at a loss that is not finite."""
         for name, loss in losses.items():
@@ -379,9 +383,10 @@ class ZeroShotModel(keras.Model):
         seen = int(np.count_nonzero(keras.ops.convert_to_numpy(self.seen_mask)))
         return conditioning.Beside(self.config, self.pooled_width, self.class_embeddings.shape[1], seen, name="beside")
 
-    def _next_seed(self):
+    def _next_seed(self, for_all=False):
+        """Of the next draw on this replica, or on all replicas alike."""
         self.draws.assign_add(1)
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        replica = -1 if for_all else tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.random.experimental.stateless_fold_in([self.seed, self.draws.value], replica)
 
     def _constant(self, name, value):

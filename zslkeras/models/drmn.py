@@ -14,6 +14,7 @@ Deviations, fields of the config where the printed form is at hand:
   seen classes, so the first argmax alone decides which images are unseen; `second_argmax` "all" is as printed.
 - Prototypes of attributes start at random, as printed. `prototypes` "vectors" makes them of the attributes' vectors by
   a trained map, which the paper does not have.
+- SIT sees `interaction_attributes` of the attributes in a step; the others keep their scores. As printed: None.
 - SIT's loss is not printed; "a shared classifier before and after" is read as the mean of L_AC on both.
 - The paper does not say whether the backbone is trained. DRMN reads its maps; then the head shares no weights with the
   rest, and lambda_GC is only a factor of the head's own gradient. DRMNFromPictures contains the backbone, and trains it
@@ -68,6 +69,8 @@ class DRMNConfig(BesideConfig):
     # Not in the paper.
     # "all": one sequence of B * A tokens, as described; "pictures": a sequence of B tokens per attribute, much cheaper.
     interaction_across: str = setting("pictures", choices=("all", "pictures"))
+    # How many attributes SIT sees in a step, drawn anew for each: its cost grows with their number. None: all.
+    interaction_attributes: int | None = setting(64, least=1)
     heads: int = setting(4, least=1)  # of SIT, as in the method it cites
     feedforward: int | None = setting(None, least=1)  # width of SIT's MLP; None: of its tokens, as there
     dropout: float = setting(0.5, least=0, below=1)  # in SIT, as in the method it cites; not of its attention weights
@@ -363,11 +366,13 @@ class DRMN(ZeroShotModel):
         with tf.GradientTape() as tape:
             levels = self._levels(inputs)
             found = self._found(self.fuse(levels, training=True))  # h, Eq. (1-4)
-            both = [found, self.interact(found)] if config.interaction else [found]  # Eq. (5-6)
-            logits = [self._logits(self._scores(one), self.class_embeddings.value) for one in both]  # Eq. (7-8)
-            loss = classes = tf.add_n([class_loss(o, labels, self.seen_mask.value) for o in logits]) / len(both)
+            scores = [self._scores(found)]  # e, Eq. (7)
+            if config.interaction:
+                scores.append(self._interacted(found, scores[0]))  # Eq. (5-6)
+            logits = [self._logits(one, self.class_embeddings.value) for one in scores]  # Eq. (8)
+            loss = classes = tf.add_n([class_loss(o, labels, self.seen_mask.value) for o in logits]) / len(logits)
             if config.lambda_sc > 0 and len(self.seen_classes) < self.seen_mask.shape[0]:
-                calibration = tf.add_n([self._calibration(o) for o in logits]) / len(both)
+                calibration = tf.add_n([self._calibration(o) for o in logits]) / len(logits)
                 loss += config.lambda_sc * calibration  # Eq. (9)
             if config.lambda_gc > 0:
                 global_branch = global_loss(self._global_logits(levels), labels)  # Eq. (10)
@@ -501,9 +506,25 @@ class DRMN(ZeroShotModel):
         w2, w3 = (tf.cast(w.value, self.compute_dtype) for w in (self.w2, self.w3))
         return channel_attention(self._prototypes(), _mean_of(regions, [1]), w2, w3)
 
-    def _scores(self, found):
-        """e of Eq. (7): [B, A], of h or SIT's output [B, A, C]; in float32, as its terms nearly cancel."""
-        return tf.reduce_sum(tf.cast(found, tf.float32) * self._lookups(self.w4), axis=2)
+    def _scores(self, found, drawn=None):
+        """e of Eq. (7): [B, A], of h or SIT's output [B, A, C]; in float32, as its terms nearly cancel.
+
+        Args:
+            found: of all attributes, or of those that were `drawn` alone.
+            drawn: their numbers.
+        """
+        lookups = self._lookups(self.w4)
+        lookups = lookups if drawn is None else tf.gather(lookups, drawn)
+        return tf.reduce_sum(tf.cast(found, tf.float32) * lookups, axis=2)
+
+    def _interacted(self, found, scores):
+        """e of Eq. (7) after SIT: [B, A]. Attributes that it does not see in this step keep their score before it."""
+        count, seen = found.shape[1], self.config.interaction_attributes
+        if seen is None or seen >= count:
+            return self._scores(self.interact(found))
+        drawn = self.drawn(seen, count)
+        after = self._scores(self.interact(tf.gather(found, drawn, axis=1)), drawn)
+        return tf.transpose(tf.tensor_scatter_nd_update(tf.transpose(scores), drawn[:, None], tf.transpose(after)))
 
     def _attribute_scores(self, inputs):
         return self._scores_of_attributes(self._levels(inputs))

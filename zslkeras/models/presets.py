@@ -60,6 +60,7 @@ _V1 = {
         "learning_rate": 1e-3,
         "halve_every": 10,
         "interaction_across": "all",
+        "interaction_attributes": None,
         "scale": 5.0,
         "prototype_length": 1.0,
         "region_scaling": "none",

@@ -1,6 +1,8 @@
 """Recognises images with an exported model, among its own classes and those of a table."""
 
+import contextlib
 import csv
+import dataclasses
 import functools
 import pathlib
 import textwrap
@@ -8,7 +10,7 @@ import textwrap
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import atomic
+from zslkeras import ahead, atomic
 from zslkeras.benchmarks import files, tables
 from zslkeras.errors import InputError, brief, quoted
 from zslkeras.evaluation.confidence import Confidence
@@ -39,6 +41,21 @@ _METADATA = {  # what is read of `metadata.json`
     "precision?": str,
     "without_images?": OrNull(str),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Asking:
+    """What every image is asked.
+
+    Attributes:
+        classes: the Classes that it may be.
+        others: whether they may be others than the model's own.
+        rule: a Rejection, or None.
+    """
+
+    classes: Classes
+    others: bool
+    rule: rejection.Rejection | None = None
 
 
 class Exported:
@@ -117,17 +134,19 @@ class Exported:
         reject=None,
         text_encoder=None,
     ):
-        """Recognises image files, and returns the list that `recognised` makes.
+        """Recognises image files, and returns the list that `recognised` makes; see `asking` and `answers`."""
+        asking = self.asking(given, only_new, missing, reject, text_encoder, say)
+        return [one for batch in self.answers(images, asking, top, attention) for one in batch]
+
+    def asking(self, given=None, only_new=False, missing="fill", reject=None, text_encoder=None, say=print):
+        """The Asking of these classes.
 
         Args:
-            images: paths.
             given: further classes; see `candidates.among`.
             only_new: whether only these can be recognised.
-            top: how many classes are listed per image.
-            attention: a folder for figures of where the model looks, or None.
             missing: what becomes of attributes that they lack; see `candidates.among`.
-            say: called with each line for the user.
             reject, text_encoder: see `ZeroShotClassifier.predict`.
+            say: called with each line for the user.
         """
         self.require_images()
         classes = self.classes
@@ -136,24 +155,76 @@ class Exported:
             classes, notes = candidates.among(classes, attributes, given, not only_new, missing, text_encoder)
             for note in notes:
                 say(f"note: {note}")
-        gamma, rejected = self.metadata["gamma"], None
-        rule = reject is not None and rejection.Rejection(reject, self.confidence, self.classes, classes, gamma)
-        asked = rule.asked if rule else classes
-        thumbnails = decode.load(images, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])  # names a damaged image
-        contents = [decode.read(image) for image in images]
-        if given is None:
-            answers = _asked(self.model.signatures["serve"], contents)
-        else:
-            among = {"class_embeddings": tf.constant(asked.embeddings), "seen_mask": tf.constant(asked.seen)}
-            answers = _asked(self.model.signatures["score_classes"], contents, **among)
-        if rule:
-            answers, rejected = rule(answers)
-        found = recognised(images, answers, classes, gamma, top, rejected)
-        if attention is not None:
-            names = [f"{row:03d}-{pathlib.Path(image).stem}.png" for row, image in enumerate(images)]
-            paths = [pathlib.Path(attention) / name for name in names]
-            self._draw_attention(contents, thumbnails, paths, [one["class"] or rejection.NONE for one in found])
-        return found
+        rule = None
+        if reject is not None:
+            rule = rejection.Rejection(reject, self.confidence, self.classes, classes, self.metadata["gamma"])
+        return Asking(classes, given is not None, rule)
+
+    def answers(self, images, asking, top=5, attention=None, skip_bad=False, done=0):
+        """Yields what `recognised` makes of each batch of images, in their order, in memory that does not grow.
+
+        Args:
+            images: paths.
+            asking: an Asking.
+            top: how many classes are listed per image.
+            attention: a folder for figures of where the model looks, or None.
+            skip_bad: an image that does not decode becomes {"picture", "error"}, instead of an InputError.
+            done: how many of the images were answered before.
+        """
+        starts = range(done, len(images), AT_ONCE)
+        answered = functools.partial(self._answered, asking=asking, skip_bad=skip_bad)
+        parts = (images[start : start + AT_ONCE] for start in starts)
+        # One batch is read and decoded while another one is computed.
+        with contextlib.closing(ahead.each(answered, parts, threads=2, held=2)) as batches:
+            for start, (contents, bad, answers) in zip(starts, batches, strict=True):
+                here = {row: images[start + row] for row in (*contents, *bad)}
+                found = {row: {"picture": str(here[row]), "error": why} for row, why in bad.items()}
+                if contents:
+                    paths = [here[row] for row in contents]
+                    answers, rejected = asking.rule(answers) if asking.rule else (answers, None)
+                    good = recognised(paths, answers, asking.classes, self.metadata["gamma"], top, rejected)
+                    found |= dict(zip(contents, good, strict=True))
+                if contents and attention is not None:
+                    names = [f"{start + row:03d}-{pathlib.Path(here[row]).stem}.png" for row in contents]
+                    figures = [pathlib.Path(attention) / name for name in names]
+                    headings = [one["class"] or rejection.NONE for one in good]
+                    thumbnails = decode.load(paths, _DRAWN_SIDE, self.metadata["preprocessing"]["crop"])
+                    self._draw_attention(list(contents.values()), thumbnails, figures, headings)
+                yield [found[row] for row in sorted(found)]
+
+    def _answered(self, images, asking, skip_bad):
+        """({row: bytes}, {row: why there are none}, the answers to the former) of a batch."""
+        contents, bad = {}, {}
+        for row, image in enumerate(images):
+            try:
+                contents[row] = decode.read(image)
+            except InputError as error:
+                bad[row] = error
+        try:
+            answers = self._asked(contents, asking)
+        except tf.errors.InvalidArgumentError:  # the endpoint does not say which one does not decode
+            size, crop = (self.metadata["preprocessing"][key] for key in ("size", "crop"))
+            rows = list(contents)
+            with contextlib.closing(decode.stream([images[row] for row in rows], size, crop)) as decoded:
+                damaged = {row: one for row, one in zip(rows, decoded, strict=True) if isinstance(one, InputError)}
+            if not damaged:
+                raise
+            bad |= damaged
+            contents = {row: content for row, content in contents.items() if row not in damaged}
+            answers = self._asked(contents, asking)
+        if bad and not skip_bad:
+            raise bad[min(bad)]
+        return contents, {row: str(why) for row, why in bad.items()}, answers
+
+    def _asked(self, contents, asking):
+        """The answers to {row: bytes}; None for no image."""
+        if not contents:
+            return None
+        if not asking.others:
+            return _of_endpoint(self.model.signatures["serve"], list(contents.values()))
+        asked = asking.rule.asked if asking.rule else asking.classes
+        among = {"class_embeddings": tf.constant(asked.embeddings), "seen_mask": tf.constant(asked.seen)}
+        return _of_endpoint(self.model.signatures["score_classes"], list(contents.values()), **among)
 
     def write_table(self, path):
         """Writes the model's own classes as a CSV to start from."""
@@ -176,7 +247,7 @@ class Exported:
             raise InputError(f"attention: {method} has none; wanted a model with attention, such as msdn")
         from zslkeras.figures import plots  # imported here because it takes a second, which others save
 
-        answers = _asked(self.model.signatures["attention"], contents)
+        answers = _of_endpoint(self.model.signatures["attention"], contents)
         try:
             paths[0].parent.mkdir(parents=True, exist_ok=True)
             for row, path in enumerate(paths):
@@ -230,12 +301,9 @@ def as_text(found):
     return "\n".join(lines)
 
 
-def _asked(endpoint, contents, **given):
-    """The answers of an endpoint to all images: name -> array."""
-    parts = []
-    for start in range(0, len(contents), AT_ONCE):
-        parts.append(endpoint(inputs=tf.constant(contents[start : start + AT_ONCE]), **given))
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+def _of_endpoint(endpoint, contents, **given):
+    """The answers of an endpoint to a batch of images: name -> array."""
+    return {name: one.numpy() for name, one in endpoint(inputs=tf.constant(contents), **given).items()}
 
 
 def _is_export(path):

@@ -13,13 +13,14 @@ class Rejection:
     """Turns the answers of a model for `asked` classes into those for the listed classes, and says which it rejects.
 
     Attributes:
+        rate: the share of the images of listed classes that may be rejected.
         asked: Classes: the listed ones, and after them the trained classes that are not among them.
     """
 
     def __init__(self, rate, known, own, listed, gamma):
         """
         Args:
-            rate: the share of the images of listed classes that may be rejected.
+            rate: as above.
             known: a Confidence on validation rows, or None.
             own, listed: Classes of the model, and those of the list.
             gamma: of the model.
@@ -35,6 +36,7 @@ class Rejection:
                 there = len(listed.names) + len(lacking)
                 lacking.append(place)
             trained.append(there)
+        self.rate = rate
         self.asked, self._listed, self._trained, self._gamma = listed, listed, trained, gamma
         if lacking:
             shifts = listed.shifts
