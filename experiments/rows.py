@@ -20,7 +20,13 @@ from zslkeras.names import AUTO
 from zslkeras.serving import bundle
 from zslkeras.training import strategies
 
-_DRAWN_BY = {"attention": "attention", "tsne": "embed", "views": "prepare"}  # the method that a model needs for each
+# {an extra: (its flag, the method that a model needs for it)}
+_DRAWN_BY = {
+    "attention": ("plot_attention", "attention"),
+    "watched": ("watch_attention", "attention"),
+    "tsne": ("plot_tsne", "embed"),
+    "views": ("plot_views", "prepare"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +35,14 @@ class Extras:
 
     Attributes:
         attention, views: how many images to draw, or None.
+        watched: how many images TensorBoard shows attention over, or None.
         tsne: whether t-SNE is drawn.
         export: whether a SavedModel is written.
         with_backbone, weights, formats: of the export, see `bundle.write`.
     """
 
     attention: int | None = None
+    watched: int | None = None
     tsne: bool = False
     views: int | None = None
     export: bool = False
@@ -99,7 +107,9 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
         runs.opened(out, identity, resume) if chief else contextlib.nullcontext(),
     ):
         for row, experiment in experiments.items():
-            experiment = dataclasses.replace(experiment, out=out / row if len(experiments) > 1 else out)
+            watch = extras.watched and functools.partial(of_run.AttentionInTraining, extras.watched)
+            where = out / row if len(experiments) > 1 else out
+            experiment = dataclasses.replace(experiment, out=where, watch=watch)
             say(_told(row or first.model, experiment.config))
             began, finished = time.monotonic(), []
             for seed in range(count):
@@ -151,10 +161,10 @@ def _told(what, settings):
 def require_able(name, extras):
     """Refuses the extras that a model cannot give."""
     model = MODELS[name]
-    for extra, method in _DRAWN_BY.items():
+    for extra, (flag, method) in _DRAWN_BY.items():
         if getattr(extras, extra) and not getattr(model, method, None):
             able = ", ".join(other for other, one in MODELS.items() if getattr(one, method, None)) or "none"
-            raise InputError(f"plot_{extra}: {name} has nothing to draw there; wanted one of {able}")
+            raise InputError(f"{flag}: {name} has nothing to draw there; wanted one of {able}")
     if extras.formats and model.eats != "features":
         raise InputError(f"formats: {name} takes {model.eats}; wanted a model on features")
 

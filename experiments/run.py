@@ -28,6 +28,9 @@ class Settings:
     out: str | None = flags.flag(None, "where results go; runs/MODEL-DATASET if not given")
     resume: bool = flags.flag(False, "go on with a run that was killed")
     plot_attention: int | None = flags.flag(None, "draw attention over this many test images", least=1)
+    watch_attention: int | None = flags.flag(
+        None, "show attention over this many validation images in TensorBoard, after each epoch", least=1
+    )
     plot_tsne: bool = flags.flag(False, "draw t-SNE of what the model makes of test images")
     plot_views: int | None = flags.flag(None, "draw what training sees of this many images", least=1)
     export: bool = flags.flag(False, "write a SavedModel that recognises any classes; see zslkeras export")
@@ -47,6 +50,7 @@ def main(settings):
         return
     extras = rows.Extras(
         attention=settings.plot_attention,
+        watched=settings.watch_attention,
         tsne=settings.plot_tsne,
         views=settings.plot_views,
         export=settings.export,
@@ -75,6 +79,10 @@ def main(settings):
 def _check(settings, given, arguments):
     del arguments
     flags.part_of("export", given, "with_backbone", "formats")
+    if settings.watch_attention and settings.select == "fixed":
+        raise flags.InputError(
+            "--watch_attention: got it with --select fixed, which has no validation images; wanted val"
+        )
     if settings.model == AUTO:
         acts = {"model", "minutes", "seeds", "out", "resume", "export", "with_backbone", "weights"}
         acts |= {*flags.names_of(flags.Data), *flags.names_of(flags.Machine)}

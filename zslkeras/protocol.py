@@ -54,6 +54,7 @@ class Experiment:
         logs: whether to write logs for TensorBoard.
         minutes: for both stages of a seed; training ends before it would take longer, but for its first epoch where
             that alone takes longer. None for no limit.
+        watch: what else the logs show of stage tune: (data, benchmark, fold, folder) -> a Keras callback.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Experiment:
     out: pathlib.Path | None = None
     logs: bool = True
     minutes: float | None = None
+    watch: typing.Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def strategy(self):
@@ -315,7 +317,7 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
         seed,
         path,
         states=_states(benchmark, choice) if choice else None,
-        callbacks=_callbacks(experiment, name, selecting=choice is None),
+        callbacks=_callbacks(experiment, name, benchmark, fold, selecting=choice is None),
         jit=experiment.machine.jit,
         title=f"{experiment.model} {name}",
         limit=60 * experiment.minutes / (1 + _final(benchmark)) if experiment.minutes and stage == "tune" else None,
@@ -405,7 +407,7 @@ def _scores_and_answers(model, inputs):
     return scores, model.seen_answers(scores, inputs, model.seen_mask.value)
 
 
-def _callbacks(experiment, name, selecting):
+def _callbacks(experiment, name, benchmark, fold, selecting):
     callbacks = []
     patience = getattr(experiment.config, "patience", None)
     if selecting and patience:
@@ -415,6 +417,8 @@ def _callbacks(experiment, name, selecting):
         callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
         stage = {"model": experiment.model, "data": experiment.data.name, "stage": name.rpartition("-")[2]}
         callbacks.append(_HParams(logs, stage | dataclasses.asdict(experiment.config)))
+        if experiment.watch and selecting:
+            callbacks.append(experiment.watch(experiment.data, benchmark, fold, logs / "attention"))
     return callbacks
 
 

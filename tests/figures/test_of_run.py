@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import io
 import pathlib
 import re
 import types
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import run as run_command
 from experiments import screen
 from tests.support.commands import assert_refused, call, result_of
 from tests.support.tiny import SIDE, tiny, write_colours
-from zslkeras import protocol, runs
+from zslkeras import benchmarks, protocol, runs
 from zslkeras.benchmarks import tune_stage
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics
@@ -650,6 +652,29 @@ def test_a_run_draws_what_it_is_asked_and_a_finished_one_too(pets, tmp_path, mon
     assert len(rows_of(tmp_path / "out/tsne.csv")) > 0
 
 
+def test_tensorboard_shows_attention_after_each_epoch_of_stage_tune(pets, tmp_path, monkeypatch):
+    drawn = []
+    original = of_run.plots.attention
+    monkeypatch.setattr(of_run.plots, "attention", lambda *given: drawn.append(given) or original(*given))
+    ran = pets("--select", "val", "--watch_attention", 2, "--epochs", 3)
+    assert ran.code == 0, ran.err
+    events = EventAccumulator(str(tmp_path / "out/tensorboard/seed0-tune/attention")).Reload()
+    benchmark = benchmarks.load(f"{tmp_path}/pets", None, "tune", "images", features="filters")
+    tags = events.Tags()["tensors"]
+    rows = [int(tag.split("/")[1].split("-")[0]) for tag in tags]
+    assert set(rows) <= {*benchmark.test_unseen, *benchmark.test_seen} and len(set(rows)) == 2
+    for tag in tags:
+        shown = events.Tensors(tag)
+        assert [one.step for one in shown] == [0, 1, 2]
+        pngs = (Image.open(io.BytesIO(one.tensor_proto.string_val[2])) for one in shown)  # after width and height
+        assert all(len(set(png.convert("L").tobytes())) > 50 for png in pngs)
+    assert len(drawn) == 6 and all(picture.shape == (224, 224, 3) for _, picture, *_ in drawn)
+    first, last = (maps[1] for (*_, lines) in (drawn[0], drawn[-2]) for maps in next(iter(lines.values()))[:1])
+    assert first.shape == last.shape and not np.array_equal(first, last)  # the model has learned meanwhile
+    assert not list((tmp_path / "out/tensorboard/seed0-final").glob("attention"))
+    assert_refused(pets("--watch_attention", 2), "--watch_attention: got it with --select fixed")
+
+
 def test_channel_weights_are_of_the_pictures_and_attributes_they_are_drawn_beside(monkeypatch, tmp_path):
     benchmark, panels = tiny("maps"), {}
     model = Weigher.for_benchmark(benchmark, LookerConfig())
@@ -674,7 +699,11 @@ def test_channel_weights_are_of_the_pictures_and_attributes_they_are_drawn_besid
 
 def test_a_model_that_has_nothing_to_draw_is_refused_at_the_door(pets, tmp_path, monkeypatch):
     monkeypatch.delattr(MODELS["eszsl"], "embed")  # every model here has one; of others none is promised
-    for flag, args in (("plot_attention", ("--plot_attention", 2)), ("plot_tsne", ("--plot_tsne",))):
+    for flag, args in (
+        ("plot_attention", ("--plot_attention", 2)),
+        ("plot_tsne", ("--plot_tsne",)),
+        ("watch_attention", ("--watch_attention", 2, "--select", "val")),
+    ):
         ran = pets("--model", "eszsl", *args)
         assert_refused(ran, f"--{flag}: eszsl has nothing to draw there", "looker")
     ran = pets("--model", "eszsl", "--plot_views", 2)

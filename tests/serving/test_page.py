@@ -10,9 +10,11 @@ import pytest
 from tests.support.commands import ROOT, start
 from tests.support.exported import write_table
 from tests.support.server import Server
+from tests.support.words import Bag
 from zslkeras.benchmarks import shapes
 from zslkeras.errors import InputError
-from zslkeras.serving import candidates, recognise
+from zslkeras.serving import answer_file, candidates, recognise
+from zslkeras.text import encoders
 
 page = pytest.importorskip("zslkeras.serving.page", reason="needs the extra [serve]")
 rest = pytest.importorskip("zslkeras.serving.rest", reason="needs the extra [serve]")
@@ -22,6 +24,10 @@ STATIC = {
 }
 SVG = "http://www.w3.org/2000/svg"  # the name of a language, which nobody asks for
 WEIGHT = 200_000  # bytes of all files together
+
+
+class Other(Bag):
+    digest = "another"
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +143,68 @@ def test_pasted_lines_are_read_with_a_header_and_without(server, opened, tmp_pat
     assert "filled in 32 of 33 attributes" in answer["notes"][0]
 
 
+def test_words_become_classes_where_there_is_an_encoder(opened, monkeypatch):
+    monkeypatch.setattr(encoders, "load", lambda name: {"bag": Bag}[name]())
+    server = Server(opened.model, rest.Limits(), page=page.Page(opened, "drawn", "bag"))
+    assert server.ask(None, "/page/model.json", "GET")[1]["words"] is True
+    said = {"okapi": "a blue striped circle. it is large"}
+    status, answer = server.ask({"words": said}, "/page/classes")
+    assert status == 200, answer
+    wanted, notes = candidates.among(
+        opened.classes, opened.metadata["attributes"], said, known=False, text_encoder="bag"
+    )
+    assert answer["notes"] == notes and answer["classes"][0]["name"] == "okapi"
+    np.testing.assert_array_equal(np.float32([one["row"] for one in answer["classes"]]), wanted.embeddings)
+    status, answer = server.ask({"words": {"okapi": " "}}, "/page/classes")
+    assert status == 400 and "the description of class okapi is empty" in answer["error"]
+
+
+def test_the_encoder_of_the_training_is_taken_if_it_is_still_there(opened, monkeypatch):
+    known = {"encoder": "bag", "digest": Bag.digest, "embedding": "attributes", "by_name": False, "said": []}
+    facts = {**opened.metadata, "attributes": {**opened.metadata["attributes"], "words": known}}
+    of_words = types.SimpleNamespace(require_images=lambda: None, classes=opened.classes, metadata=facts)
+    found = {"bag": Bag}
+
+    def load(name):
+        if name not in found:
+            raise InputError(f"text_encoder: no folder {name}; wanted one of a sentence encoder")
+        return found[name]()
+
+    monkeypatch.setattr(encoders, "load", load)
+    assert page.Page(of_words, "drawn")._encoder == "bag"
+    found["bag"], found["other"] = Other, Other
+    assert page.Page(of_words, "drawn")._encoder is None
+    with pytest.raises(InputError, match="text_encoder: other has digest another; wanted .* of bag, with"):
+        page.Page(of_words, "drawn", "other")
+    del found["bag"]
+    assert page.Page(of_words, "drawn")._encoder is None
+    with pytest.raises(InputError, match="text_encoder: no folder nowhere"):
+        page.Page(of_words, "drawn", "nowhere")
+
+
+def test_a_gallery_shows_some_images_of_a_folder(opened, exported, tmp_path):
+    images = answer_file.images_in([exported.pictures])
+    server = Server(opened.model, rest.Limits(), page=page.Page(opened, "drawn", gallery=images))
+    _, told = server.ask(None, "/page/model.json", "GET")
+    assert len(told["gallery"]) == page.SHOWN < len(images)
+    status, headers, content = server.fetch(None, "/page/gallery/0")
+    assert (status, headers["content-type"], content) == (200, "image/png", images[0].read_bytes())
+    assert server.fetch(None, f"/page/gallery/{page.SHOWN - 1}")[2] == images[-1].read_bytes()
+    for number in (page.SHOWN, -1):
+        assert server.fetch(None, f"/page/gallery/{number}")[0] == 404
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="a.png: cannot be read"):
+        page.Page(opened, "drawn", gallery=[tmp_path / "a.png"])
+
+
 def test_what_cannot_be_a_class_gets_one_sentence(server, opened):
     zero = dict.fromkeys(opened.attribute_names, 0)
     for request, sentence in (
         (b"{", "body: got no JSON"),
-        ([], 'either "classes" or "table"'),
-        ({"classes": {}, "table": ""}, 'either "classes" or "table"'),
+        ([], 'one of "classes", "table" and "words"'),
+        ({"classes": {}, "table": ""}, 'one of "classes", "table" and "words"'),
+        ({"words": {"okapi": "a brown animal"}}, "words: this server has no encoder for them"),
+        ({"words": {"okapi": {"red": 1}}}, "words: wanted an object {name: a text}"),
         ({"classes": {}}, "classes: got none"),
         ({"classes": {"a": [1]}}, "classes: wanted an object"),
         ({"classes": {"a": {"redd": 1}}}, "no attribute 'redd'; did you mean red"),

@@ -14,7 +14,9 @@ import tensorflow as tf
 from PIL import Image
 
 from tests.support.server import Server
+from tests.support.words import Bag
 from zslkeras.serving import recognise
+from zslkeras.text import encoders
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
 page = pytest.importorskip("zslkeras.serving.page", reason="needs the extra [serve]")
@@ -48,9 +50,12 @@ def opened(exported):
 
 
 @pytest.fixture(scope="module")
-def server(opened):
+def server(opened, exported):
     model = Looking(opened.model, len(opened.attribute_names))
-    return Server(model, rest.Limits(), page=page.Page(opened, "drawn"))
+    images = sorted(exported.pictures.glob("*/0.png"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "load", lambda name: Bag())
+        yield Server(model, rest.Limits(), page=page.Page(opened, "drawn", "bag", images))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,7 @@ def until(tab, condition):
 
 def choose(tab, *paths):
     tab.set_input_files("#files", [str(path) for path in paths])
-    until(tab, lambda: len(answers := tab.locator(".thumbnail span").all_inner_texts()) == len(paths) and all(answers))
+    until(tab, lambda: len(answers := tab.locator("#thumbnails .thumbnail span").all_inner_texts()) == len(paths) and all(answers))
 
 
 def ranking(tab):
@@ -143,11 +148,11 @@ def test_images_are_dropped_and_other_formats_become_what_the_server_reads(tab, 
     answer, webp = ranking(tab), io.BytesIO()
     Image.open(path).save(webp, "WEBP", lossless=True)
     drop(tab, "b.webp", "image/webp", webp.getvalue())
-    until(tab, lambda: tab.locator(".thumbnail span").all_inner_texts() == [answer[0][0]] * 2)
+    until(tab, lambda: tab.locator("#thumbnails .thumbnail span").all_inner_texts() == [answer[0][0]] * 2)
     assert ranking(tab) == answer
     drop(tab, "c.txt", "text/plain", b"no image")
     until(tab, lambda: tab.inner_text("#status") == "c.txt is not an image that this browser can read.")
-    assert tab.locator(".thumbnail").count() == 2
+    assert tab.locator("#thumbnails .thumbnail").count() == 2
 
 
 def test_a_class_that_is_described_by_sliders_wins_its_image(tab, opened, exported):
@@ -244,12 +249,31 @@ def test_pasted_lines_become_classes_and_wrong_ones_a_sentence(tab, said):
     assert "400" in said.pop()
 
 
+def test_an_image_of_the_gallery_is_recognised(tab, opened, exported):
+    tab.click("text=Images to try")
+    tab.locator("#gallery button").nth(1).click()
+    until(tab, lambda: ranking(tab))
+    (wanted,) = opened.recognise([sorted(exported.pictures.glob("*/0.png"))[1]])
+    assert ranking(tab)[0][0] == wanted["class"]
+
+
+def test_a_class_in_words_joins_the_others(tab, opened, exported):
+    choose(tab, exported.pictures / opened.classes.names[3] / "0.png")
+    tab.click("text=Describe a class in words")
+    tab.fill("#told-name", "okapi")
+    tab.fill("#told", "a blue striped circle. it is large")
+    tab.click("#tell button")
+    tab.wait_for_selector("#list button >> text=okapi")
+    assert "follow from what is said" in tab.inner_text("#status")
+    assert tab.input_value("#told") == ""
+
+
 def test_it_works_by_keyboard_and_fits_a_phone(tab, opened, exported):
     choose(tab, *(exported.pictures / opened.classes.names[place] / "0.png" for place in (3, 9)))
     assert opened.classes.names[9] in tab.inner_text("#brief")
-    tab.locator(".thumbnail").first.press("Enter")
+    tab.locator("#thumbnails .thumbnail").first.press("Enter")
     assert ranking(tab)[0][0] == opened.classes.names[3]
-    assert tab.locator(".thumbnail").first.evaluate("button => button === document.activeElement")
+    assert tab.locator("#thumbnails .thumbnail").first.evaluate("button => button === document.activeElement")
     tab.set_viewport_size({"width": 360, "height": 740})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     assert opened.classes.names[3] in tab.inner_text("#brief")

@@ -2,7 +2,8 @@
 
 DIR is a `saved_model`, or the folder of its run. The server is for a laptop and for tests: it listens on this machine
 only unless --host says otherwise, has no passwords, and limits what a request may take. With --page, its address shows
-a page in a browser: images are recognised, and classes are described and changed.
+a page in a browser: images are recognised, of one's own or of --gallery, and classes are described, by attributes or
+in words, and changed.
 """
 
 import dataclasses
@@ -24,6 +25,11 @@ class Settings:
     )
     name: str | None = flags.flag(None, "name of the model for clients; its method if not given")
     page: bool = flags.flag(False, "also serve a page to try the model in a browser; for exports that take images")
+    gallery: str | None = flags.flag(None, "with --page: a folder of images to try")
+    text_encoder: str | None = flags.flag(
+        None,
+        "with --page: the folder of a sentence encoder, or hf://NAME; that of the training if not given",
+    )
 
 
 def main(settings):
@@ -31,12 +37,20 @@ def main(settings):
         from zslkeras.serving import page, rest
     except ModuleNotFoundError as error:
         raise flags.InputError(f"serve: needs {error.name}; wanted pip install 'zslkeras[serve]'") from None
-    from zslkeras.serving import recognise
+    from zslkeras.serving import answer_file, recognise
 
     exported = recognise.Exported(settings.model)
     name = settings.name or exported.metadata["model"]
-    shown = page.Page(exported, name) if settings.page else None
+    images = answer_file.images_in([settings.gallery]) if settings.gallery else ()
+    shown = page.Page(exported, name, settings.text_encoder, images) if settings.page else None
     rest.serve(exported.model, name, settings.host, settings.port, known_as=settings.known_as, page=shown)
+
+
+def _check(settings, given, arguments):
+    del arguments
+    for name in ("gallery", "text_encoder"):
+        if name in given and not settings.page:
+            raise flags.InputError(f"--{name}: got it without --page; wanted a page that shows it")
 
 
 COMMAND = flags.Command(
@@ -45,4 +59,5 @@ COMMAND = flags.Command(
     Settings,
     example="zslkeras serve --model runs/msdn-shapes --port 8501",
     needed=("model",),
+    check=_check,
 )

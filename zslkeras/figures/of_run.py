@@ -1,18 +1,21 @@
 """The figures of a finished run, and how often its attention points at the object.
 
-All of this reads test images, after everything is chosen. What can be drawn depends on the methods of the model:
-`attention(inputs)` returns {name: maps [B, n, H, W]}. The name "class" has one map per class of the stage; any other
-name has one per attribute, and `attribute_scores(inputs)` returns {the same names: [B, n]}. `embed(inputs)` returns
-{space: [B, D]} for t-SNE. `channel_weights(inputs)` returns [B, A, C]: how much of each channel an attribute lets
-through.
+All of this reads test images, after everything is chosen, but for `AttentionInTraining`, which reads stage tune. What
+can be drawn depends on the methods of the model: `attention(inputs)` returns {name: maps [B, n, H, W]}. The name
+"class" has one map per class of the stage; any other name has one per attribute, and `attribute_scores(inputs)` returns
+{the same names: [B, n]}. `embed(inputs)` returns {space: [B, D]} for t-SNE. `channel_weights(inputs)` returns
+[B, A, C]: how much of each channel an attribute lets through.
 """
 
 import csv
 import io
 import itertools
+import pathlib
 import re
+import tempfile
 import textwrap
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -99,34 +102,63 @@ def write_attention(out, runs, count):
     first, _ = next(iter(runs.values()))
     benchmark = protocol.published(first)
     rows = _drawn(benchmark, count)
-    pictures, lack = _pictures(first.data, benchmark, rows)
+    pictures, lack = _pictures(lambda: protocol.published_pictures(first.data), benchmark, rows)
     views, classes = {}, None  # {folder: {line: the (title, map) pairs of each image}}
     for name, (experiment, finished) in reversed(runs.items()):
         attention = _attention(protocol.rebuilt(experiment, finished, benchmark), benchmark, rows)
         for kind, (maps, scores) in attention.items():
             if kind == _CLASSES:
                 classes = _true_and_wrong(scores, benchmark.labels[rows]) if classes is None else classes
-                where, line, shown, names = out, readable(name or experiment.model), classes, benchmark.class_names
+                where, line, shown = out, readable(name or experiment.model), classes
             else:
-                shown = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_ATTRIBUTES]
-                where, line, names = experiment.out, readable(kind), _attribute_names(benchmark)
-            views.setdefault(where, {})[line] = [
-                [
-                    (f"{textwrap.fill(readable(names[i]), _TITLE_WIDTH)}\n{scores[row, i]:z.2f}", maps[row, i])
-                    for i in which
-                ]
-                for row, which in enumerate(shown)
-            ]
+                where, line, shown = experiment.out, readable(kind), _highest(scores)
+            views.setdefault(where, {})[line] = _titled(kind, benchmark, maps, scores, shown)
     for where, lines in views.items():
         table = []
         for place, row in enumerate(rows):
-            path, name = where / f"attention-{row}.png", benchmark.class_names[benchmark.labels[row]]
-            group = "unseen" if benchmark.labels[row] in benchmark.unseen_classes else "seen"
-            heading = f"{textwrap.fill(readable(name), _HEADING_WIDTH)}\n{group} class"
-            plots.attention(path, pictures[place], heading, {line: of_line[place] for line, of_line in lines.items()})
+            path, (name, group) = where / f"attention-{row}.png", _class_of(benchmark, row)
+            of_image = {line: of_line[place] for line, of_line in lines.items()}
+            plots.attention(path, pictures[place], _heading(name, group), of_image)
             table.append((path.name, row, name, group))
         _write_csv(where / "attention.csv", ("file", "row", "class", "group"), table)
     return lack
+
+
+class AttentionInTraining(keras.callbacks.Callback):
+    """Shows in TensorBoard where the model looks after each epoch, in images of validation classes and of seen ones."""
+
+    def __init__(self, count, data, benchmark, fold, folder):
+        """
+        Args:
+            count: how many images.
+            data: the Data of a run.
+            benchmark, fold: stage tune, as the model reads it.
+            folder: of the logs.
+        """
+        super().__init__()
+        self._benchmark, self._rows, self._folder = benchmark, _drawn(benchmark, count), folder
+        self._pictures, _ = _pictures(lambda: data.load("tune", "images", fold), benchmark, self._rows)
+
+    def on_epoch_end(self, epoch, logs=None):
+        attention = _attention(self.model, self._benchmark, self._rows)
+        labels = self._benchmark.labels[self._rows]
+        lines = {
+            readable(kind): _titled(
+                kind,
+                self._benchmark,
+                maps,
+                scores,
+                _true_and_wrong(scores, labels) if kind == _CLASSES else _highest(scores),
+            )
+            for kind, (maps, scores) in attention.items()
+        }
+        with tempfile.TemporaryDirectory() as private, tf.summary.create_file_writer(str(self._folder)).as_default():
+            for place, row in enumerate(self._rows):
+                path, (name, group) = pathlib.Path(private) / "drawn.png", _class_of(self._benchmark, row)
+                of_image = {line: of_line[place] for line, of_line in lines.items()}
+                plots.attention(path, self._pictures[place], _heading(name, group), of_image)
+                drawn = tf.io.decode_png(path.read_bytes(), channels=3)
+                tf.summary.image(f"attention/{row}-{name}", drawn[None], step=epoch)
 
 
 def write_channels(experiment, finished, count):
@@ -278,10 +310,40 @@ def _sampled(benchmark, rows):
     return np.concatenate([rows[:0], *parts])
 
 
-def _pictures(data, benchmark, rows):
-    """The images of `rows` (uint8) and None; or None for each image, and a sentence that says what is missing."""
+def _class_of(benchmark, row):
+    """The name of a row's class, and "seen" or "unseen"."""
+    label = benchmark.labels[row]
+    return benchmark.class_names[label], "unseen" if label in benchmark.unseen_classes else "seen"
+
+
+def _heading(name, group):
+    return f"{textwrap.fill(readable(name), _HEADING_WIDTH)}\n{group} class"
+
+
+def _highest(scores):
+    """[K, n] the attributes with the highest scores [K, A] in each image."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :TOP_ATTRIBUTES]
+
+
+def _titled(kind, benchmark, maps, scores, shown):
+    """For each image the (title, map) pairs of what is `shown` [K, n] of it: classes, or attributes."""
+    names = benchmark.class_names if kind == _CLASSES else _attribute_names(benchmark)
+    return [
+        [(f"{textwrap.fill(readable(names[i]), _TITLE_WIDTH)}\n{scores[row, i]:z.2f}", maps[row, i]) for i in which]
+        for row, which in enumerate(shown)
+    ]
+
+
+def _pictures(load, benchmark, rows):
+    """The images of `rows` (uint8) and None; or None for each image, and a sentence that says what is missing.
+
+    Args:
+        load: reads the stage as images.
+        benchmark: the stage as the model reads it.
+        rows: of both.
+    """
     try:
-        images = protocol.published_pictures(data)
+        images = load()
         # The rows of a folder may have another order in a file of maps than on disk.
         fields = ("labels", "train", "test_seen", "test_unseen")
         if not all(np.array_equal(getattr(images, field), getattr(benchmark, field)) for field in fields):

@@ -3,7 +3,9 @@
     GET  /                  the page
     GET  /page/FILE         its files
     GET  /page/model.json   what it has to know of the model
-    POST /page/classes      {"classes": {name: {attribute: value}}} or {"table": CSV}: rows of these classes
+    GET  /page/gallery/N    an image to try
+    POST /page/classes      {"classes": {name: {attribute: value}}}, {"table": CSV}, or {"words": {name: text}} where
+                            the model has an encoder: rows of these classes
 
 Scores come from `:predict`, as for any other client. Attributes become rows of classes here and not in the browser, so
 that a class means the same on the page, in a command and in Python.
@@ -22,7 +24,9 @@ import numpy as np
 from zslkeras.benchmarks import tables
 from zslkeras.errors import InputError, quoted
 from zslkeras.evaluation import metrics
+from zslkeras.images import decode
 from zslkeras.serving import candidates
+from zslkeras.text import encoders
 
 CLASSES = 200  # in one request: filling attributes in takes milliseconds for each
 LETTERS = 200  # of a name
@@ -35,6 +39,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+SHOWN = 24  # images of a gallery
+_KINDS = {"classes": "{attribute: value}", "table": "lines of CSV", "words": "a text"}  # of requests for rows
 _FAR = 3.0  # times the chosen gamma: how far that on the page goes
 _POINTS = 301  # of the curve
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
@@ -46,11 +52,18 @@ class Page:
     Args:
         exported: a `recognise.Exported`.
         name: of the model, for clients.
+        text_encoder: reads words, see `encoders.load`; None for that of the training, if it is still there.
+        gallery: paths of images to try, of which the page shows some.
     """
 
-    def __init__(self, exported, name):
+    def __init__(self, exported, name, text_encoder=None, gallery=()):
         exported.require_images()
         self._exported, self._name = exported, name
+        places = np.linspace(0, len(gallery) - 1, min(len(gallery), SHOWN)).astype(int)
+        self._gallery = [gallery[place] for place in places]
+        for path in self._gallery:
+            decode.check_header(path)
+        self._encoder = _encoder(exported.metadata["attributes"].get("words"), text_encoder)
         self._own, self._attributes = exported.classes, exported.metadata["attributes"]
 
     def add_to(self, app, computed, limits):
@@ -70,6 +83,14 @@ class Page:
         @app.get("/page/model.json")
         async def model():
             return _response(facts, "application/json")
+
+        @app.get("/page/gallery/{number}")
+        def image(number: int):
+            try:
+                content = decode.read(dict(enumerate(self._gallery))[number])
+            except (KeyError, InputError):  # no such number, or a file that has gone
+                raise fastapi.HTTPException(404, "Not Found") from None
+            return _response(content, "image/jpeg" if content.startswith(b"\xff\xd8") else "image/png")
 
         @app.get("/page/{name}")
         async def file(name: str):
@@ -97,6 +118,8 @@ class Page:
                 "gamma": facts["gamma"],
                 "gammas": gammas,
                 "curve": _curve(self._exported.confidence, gammas),
+                "words": self._encoder is not None,
+                "gallery": [path.name for path in self._gallery],
                 "crop": facts["preprocessing"]["crop"],
                 # Where it looks: for each class, or for each attribute.
                 "attention": {
@@ -111,13 +134,16 @@ class Page:
         given = _given(body, candidates.attribute_names(self._attributes))
         if len(given) > CLASSES:
             raise InputError(f"classes: got {len(given)} of them; wanted at most {CLASSES} per request")
-        for name in (*given, *(key for row in given.values() for key in row)):
+        rows = [row for row in given.values() if isinstance(row, dict)]
+        for name in (*given, *(key for row in rows for key in row)):
             if not 0 < len(name) <= LETTERS:
                 raise InputError(f"classes: got the name {quoted(name)}; wanted 1 to {LETTERS} letters")
-        for value in (value for row in given.values() for value in row.values()):
+        for value in (value for row in rows for value in row.values()):
             if value is not None and not (isinstance(value, int | float) and abs(value) <= tables.LARGEST):
                 raise InputError(f"classes: got {quoted(value)} for an attribute; wanted a number, or null")
-        classes, notes = candidates.among(self._own, self._attributes, given, known=False)
+        if len(rows) < len(given) and self._encoder is None:
+            raise InputError("words: this server has no encoder for them; wanted attributes")
+        classes, notes = candidates.among(self._own, self._attributes, given, known=False, text_encoder=self._encoder)
         rows = zip(classes.names, classes.seen.tolist(), classes.embeddings, strict=True)
         found = [{"name": name, "seen": seen, "row": _numbers(row)} for name, seen, row in rows]
         return json.dumps({"classes": found, "notes": notes})
@@ -129,14 +155,32 @@ def _given(body, attributes):
         request = json.loads(body)
     except (ValueError, RecursionError):
         raise InputError("body: got no JSON; wanted a JSON object") from None
-    if not isinstance(request, dict) or ("classes" in request) == ("table" in request):
-        raise InputError('body: wanted a JSON object with either "classes" or "table"')
+    if not isinstance(request, dict) or len(request.keys() & _KINDS) != 1:
+        raise InputError('body: wanted a JSON object with one of "classes", "table" and "words"')
     if "table" in request:
         return _of_text(request["table"], attributes)
-    given = request["classes"]
-    if not isinstance(given, dict) or not all(isinstance(row, dict) for row in given.values()):
-        raise InputError("classes: wanted an object {name: {attribute: value}}")
+    kind, each = ("classes", dict) if "classes" in request else ("words", str)
+    given = request[kind]
+    if not isinstance(given, dict) or not all(isinstance(one, each) for one in given.values()):
+        raise InputError(f"{kind}: wanted an object {{name: {_KINDS[kind]}}}")
     return given
+
+
+def _encoder(known, given):
+    """The name of what reads words: it is loaded here once. None where the model's own cannot be had here."""
+    if given is None and not known:
+        return None
+    try:
+        found = encoders.load(known["encoder"] if given is None else given)
+        is_other = known and found.digest != known["digest"]
+    except InputError:
+        if given is not None:
+            raise
+        return None
+    if is_other and given is not None:
+        wanted = f"{known['encoder']}, with which the model was trained"
+        raise InputError(f"text_encoder: {given} has digest {found.digest}; wanted {known['digest']} of {wanted}")
+    return None if is_other else found.name
 
 
 def _of_text(text, attributes):
@@ -152,7 +196,7 @@ def _of_text(text, attributes):
         text = header.getvalue() + text
     table = tables.parse(text, "table", gaps=True)
     if any(table.said):
-        raise InputError("table: has descriptions; wanted attributes alone, as the server reads no words")
+        raise InputError("table: has descriptions; wanted attributes alone, and words in a request of their own")
     rows = ([None if math.isnan(value) else value for value in row] for row in table.values.tolist())
     return {name: dict(zip(table.columns, row, strict=True)) for name, row in zip(table.names, rows, strict=True)}
 

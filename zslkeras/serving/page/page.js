@@ -7,7 +7,7 @@ import { breakable, download, element, find, redraw } from "./dom.js";
 import { Editor, markOf } from "./editor.js";
 import { read } from "./pictures.js";
 import { ranked } from "./ranking.js";
-import { lookAt, predictPath, readModel, readTable, score, scoringOf } from "./server.js";
+import { lookAt, predictPath, readModel, readTable, readWords, score, scoringOf } from "./server.js";
 
 const model = await readModel().catch((error) => {
   say(error.message);
@@ -37,7 +37,12 @@ function start() {
     `curl -s ${location.origin}${predictPath(model)} \\\n  -H 'Content-Type: application/json' -d @request.json`;
   startGamma();
   find("files").addEventListener("change", (event) => take(event.target.files));
-  find("paste").addEventListener("submit", paste);
+  find("paste").addEventListener("submit", (event) => takeRows(event, () => readTable(find("pasted").value)));
+  find("tell").addEventListener("submit", (event) =>
+    takeRows(event, () => readWords({ [find("told-name").value.trim()]: find("told").value })),
+  );
+  find("words").hidden = !model.words;
+  startGallery();
   find("csv").addEventListener("click", () => download("classes.csv", classes.csv(), "text/csv"));
   find("request").addEventListener("click", () =>
     download("request.json", JSON.stringify(scoringOf(shown.image, classes.scored)), "application/json"),
@@ -65,6 +70,21 @@ function startGamma() {
     set(model.gamma);
   });
   set(model.gamma);
+}
+
+function startGallery() {
+  find("tries").hidden = !model.gallery.length;
+  const items = model.gallery.map((name, place) => {
+    const path = `page/gallery/${place}`;
+    const button = element("button", { type: "button", className: "thumbnail" });
+    button.append(element("img", { src: path, alt: name, loading: "lazy" }));
+    button.addEventListener("click", async () => {
+      const content = await (await fetch(path)).blob();
+      take([new File([content], name, { type: content.type })]);
+    });
+    return element("li", {}, button);
+  });
+  find("gallery").replaceChildren(...items);
 }
 
 function startDropping() {
@@ -95,12 +115,13 @@ async function take(files) {
   refresh();
 }
 
-async function paste(event) {
+// Adds the classes that the server makes of a form, and empties the form.
+async function takeRows(event, asked) {
   event.preventDefault();
   try {
-    const { classes: rows, notes } = await readTable(find("pasted").value);
+    const { classes: rows, notes } = await asked();
     classes.take(rows);
-    find("pasted").value = "";
+    event.target.reset();
     editor.list();
     editor.edit(rows.length === 1 ? classes.all.get(rows[0].name) : null);
     changed();

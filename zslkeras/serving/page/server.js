@@ -42,5 +42,8 @@ export async function lookAt(model, image) {
 // {classes: [{name, seen, row}], notes: [sentence]} of {name: {attribute: value}}.
 export const describe = (classes) => asked("page/classes", { classes });
 
+// The same of {name: text}.
+export const readWords = (words) => asked("page/classes", { words });
+
 // The same of the text of a table.
 export const readTable = (table) => asked("page/classes", { table });
