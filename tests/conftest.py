@@ -1,7 +1,6 @@
 """What several tests use: op determinism, a seed for each test, a tiny benchmark in files, and an export."""
 
 import gc
-import os
 
 import keras
 import pytest
@@ -18,11 +17,6 @@ tf.config.experimental.enable_op_determinism()
 # The million objects that imports leave are not looked through again and again: a tenth of the time.
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)
-
-
-def pytest_xdist_auto_num_workers():
-    """Three processes on two cores: a quarter of the time a test waits for a clock or for another process."""
-    return os.cpu_count() * 3 // 2
 
 
 def pytest_addoption(parser):

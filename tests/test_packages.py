@@ -80,6 +80,7 @@ def test_the_model_of_a_package_runs_under_a_command(site, tiny_root, tmp_path):
     assert "jlaf, linear, msdn" in " ".join(help_of.out.split())
 
 
+@pytest.mark.long
 def test_the_model_of_a_package_is_searched(site, tiny_root, tmp_path):
     args = ["--model", "linear", "--dataset", "flo", "--data_root", tiny_root, "--epochs", "1", "--out", "here"]
     path = os.pathsep.join(map(str, (site, ROOT)))

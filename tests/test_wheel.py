@@ -96,7 +96,7 @@ print(again.predict(sys.argv[2], classes={"red star": {"red": 1, "star": 1}, "ri
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_newcomers_script_works_in_an_empty_folder(installed, elsewhere, exported):
     (picture, *_) = sorted(exported.pictures.rglob("*.png"))
     shown = run(installed / "python", "-c", NEWCOMER, f"{exported.pictures}/", picture, cwd=elsewhere)

@@ -9,7 +9,7 @@ from tests.campaigns import attacks, kills
 pytest.importorskip("zslkeras.serving.rest", reason="needs the extra [serve]")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_kill_during_an_export():
     """Kills of the others at chosen moments are tested where they are."""
     said = []

@@ -125,7 +125,7 @@ def test_a_part_wants_its_whole():
     ("raised", "code", "said"),
     [
         (InputError("sides: got 4; wanted 5"), 2, "error: --sides: got 4; wanted 5\n"),
-        (InputError("triangle: got 4\nsides"), 2, "error: triangle: got 4 sides\n"),
+        (InputError("triangle: got 4\nsides"), 2, "error: triangle: got 4\\nsides\n"),
         (InputError("no pen; pass sides=3 or pass pen=NAME"), 2, "error: no pen; pass --sides 3 or pass pen=NAME\n"),
         (Failed("the pen broke"), 1, "error: the pen broke\n"),
         (OSError(28, "No space left on device"), 2, "error: runs: No space left on device\n"),

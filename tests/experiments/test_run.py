@@ -322,7 +322,7 @@ def test_a_yardstick_is_compared_with_the_other_and_not_with_itself(model, label
 
 @pytest.mark.parametrize(
     "extra",
-    [("--precision", "mixed_bfloat16"), pytest.param(("--jit",), marks=pytest.mark.slow), ("--deterministic=false",)],
+    [("--precision", "mixed_bfloat16"), pytest.param(("--jit",), marks=pytest.mark.long), ("--deterministic=false",)],
 )
 def test_precision_and_compilation_run_through(extra, run, tmp_path):
     ran = run(*RUN, *extra)
@@ -383,6 +383,7 @@ def test_unseen_classes_without_pictures_are_unknown_not_zero(tiny_root, cache, 
     assert result["chance"] == {"T": None}
 
 
+@pytest.mark.long
 def test_a_gradient_model_on_a_folder_without_unseen_pictures(run, pets, tmp_path):
     ran = run("--model", "example", *PETS[2:], "--seeds", 2, "--epochs", 2, "--batch_size", 16)
     assert ran.code == 0, ran.err

@@ -79,6 +79,7 @@ def test_on_real_birds_words_are_worth_what_the_notes_say(capsys):
         assert abs(found[name] - wanted) < 1, name
 
 
+@pytest.mark.long
 def test_only_validation_classes_are_opened():
     with pytest.raises(InputError, match="stage: got final; wanted tune"):
         worded.Worded("shapes", None, {}, attributes_of).load("final", "features")

@@ -386,7 +386,7 @@ def test_a_class_has_the_same_score_alone_reordered_and_among_others(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", GRADIENT)
+@pytest.mark.parametrize("name", heavy_ones_long(GRADIENT))
 def test_two_replicas_train_as_one_and_draw_apart(name, tmp_path):
     out = tmp_path / "replicas.npz"
     done = start("tests.support.replicas", name, out, cwd=tmp_path).wait_for(120)

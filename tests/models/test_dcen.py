@@ -743,6 +743,7 @@ def test_views_that_do_not_exist_are_a_sentence():
 # Whole runs.
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_as_an_unbroken_one(unbroken, tmp_path):
     """Weights, g, running statistics, the queue and its position, the draws, and the rate."""
     trained(tmp_path / "run.npz", epochs=1)

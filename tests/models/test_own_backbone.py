@@ -147,6 +147,7 @@ def test_a_backbone_from_nothing_is_the_same_in_every_probe():
 # The closed form beside a backbone that is trained.
 
 
+@pytest.mark.long
 def test_after_an_epoch_the_closed_form_is_the_one_of_the_trained_backbone():
     benchmark = tiny("images")
     model = made(benchmark)
@@ -197,6 +198,7 @@ def test_a_resumed_run_ends_as_an_unbroken_one_with_its_closed_form(tmp_path):
         np.testing.assert_array_equal(one, other, err_msg=one.path)
 
 
+@pytest.mark.long
 def test_an_export_answers_as_the_model_with_its_closed_form(tmp_path):
     benchmark = tiny("images")
     model = made(benchmark)

@@ -99,7 +99,8 @@ def until(tab, condition):
 
 def choose(tab, *paths):
     tab.set_input_files("#files", [str(path) for path in paths])
-    until(tab, lambda: len(answers := tab.locator("#thumbnails .thumbnail span").all_inner_texts()) == len(paths) and all(answers))
+    answers = tab.locator("#thumbnails .thumbnail span").all_inner_texts
+    until(tab, lambda: len(answers()) == len(paths) and all(answers()))
 
 
 def ranking(tab):

@@ -148,7 +148,7 @@ def test_a_worker_that_is_gone_once_all_are_done_is_no_loss(tiny_root, tmp_path)
     assert "selected on validation" in chief.out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_missing_worker_is_named(tiny_root, tmp_path):
     args = [*RUN, "--strategy", "multiworker", "--data_root", tiny_root, "--out", tmp_path / "out"]
     config = cluster(2)[0]

@@ -345,7 +345,7 @@ def test_compose_starts_a_chief_and_workers_that_know_each_other():
     assert re.search(r"^# .* -f (docker/\w+\.Dockerfile)", text, re.M)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_workers_and_a_killed_chief_cost_no_trial(tiny_root, tmp_path):
     """A worker dies at its third step, the chief between two files of its state; all trials are there in the end."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
