@@ -490,8 +490,9 @@ def _outcomes(model, benchmark, seen, same):
     @graphs.function(reduce_retracing=True)
     def scored(inputs):
         scores = model.score_classes(inputs, classes)
-        return scores, model.seen_answers(scores, inputs, mask) if same else None
+        return scores[None], model.seen_answers(scores, inputs, mask)[None] if same else None
 
     if not len(benchmark.tested):
         raise InputError(f"data: {benchmark.source} has no row to test on; wanted some")
-    return protocol.tested(scored, benchmark, np.flatnonzero(seen), np.flatnonzero(~seen))
+    (found,) = protocol.tested(scored, benchmark, np.flatnonzero(seen), np.flatnonzero(~seen))
+    return found

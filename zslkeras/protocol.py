@@ -154,15 +154,20 @@ def select(experiment, seed, fold=0, expect=None):
     """
     experiment, found = _resolved(experiment, fold)
     run = _train(experiment, "tune", seed, fold, expect=expect)
-    gamma = _carried(experiment, run.history[run.best], fold)
-    start_gamma = _carried(experiment, run.history[0], fold) if run.start else 0.0
+    start, best = run.history[0], run.history[run.best]
+    gamma = _carried(experiment, best, fold)
+    start_gamma = _carried(experiment, start, fold) if run.start else 0.0
+    if weight := _weight(best):
+        start_gamma *= weight[conditioning.WEIGHT] / start[conditioning.WEIGHT]  # the start is the closed form alone
     outcomes, sure = _unpack(run.arrays, run), _confidence(run, gamma)
-    return Choice(seed, run.best, len(run.history), gamma, found, run.history, outcomes, start_gamma, sure)
+    return Choice(seed, run.best, len(run.history), gamma, found | weight, run.history, outcomes, start_gamma, sure)
 
 
 def fixed(experiment, seed):
     """The Choice without any selection: the config's last epoch, gamma 0."""
     experiment, found = _resolved(experiment)
+    if len(weights := conditioning.weights(experiment.config)) > 1:
+        found = found | {conditioning.WEIGHT: weights[0]}
     states = experiment.config.epochs + conditioning.is_beside(experiment.config)  # the untrained one too
     return Choice(seed, states - 1, states, 0.0, found, [])
 
@@ -226,7 +231,8 @@ def on_validation(experiment, seed, fold=0):
     experiment, found = _resolved(experiment, fold)
     run = _train(experiment, "tune", seed, fold)
     start = (_unpack(run.start, run), run.history[0]["gamma"]) if run.start else (None, None)
-    return Validated(_unpack(run.arrays, run), run.history[run.best]["gamma"], run.best, run.history, found, *start)
+    best = run.history[run.best]
+    return Validated(_unpack(run.arrays, run), best["gamma"], run.best, run.history, found | _weight(best), *start)
 
 
 def validated(experiment, seed, fold=0):
@@ -279,6 +285,11 @@ def _resolved(experiment, fold=0):
     return _with(experiment, found), found
 
 
+def _weight(state):
+    """{its setting: the weight of the closed form} that a state was judged at; {} where there was no choice."""
+    return {conditioning.WEIGHT: state[conditioning.WEIGHT]} if conditioning.WEIGHT in state else {}
+
+
 def _carried(experiment, state, fold):
     """The gamma of the chosen state, corrected by what the closed form in the model's score has on other folds."""
     setting = conditioning.setting_of(experiment.config, state)
@@ -313,7 +324,7 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
     run = loop.Run(
         benchmark,
         strategy,
-        _judge(benchmark, choice),
+        _judge(benchmark, choice, conditioning.weights(experiment.config)),
         seed,
         path,
         states=_states(benchmark, choice) if choice else None,
@@ -351,8 +362,11 @@ def _made(experiment, benchmark, seed):
     return model
 
 
-def _judge(benchmark, choice):
-    """The judge of states on the stage's test rows. Stage tune keeps the highest AUSUC, and final the chosen state."""
+def _judge(benchmark, choice, weights):
+    """The judge of states on the stage's test rows. Stage tune keeps the highest AUSUC, and final the chosen state.
+
+    Where a closed form may have several weights beside the model, each state is judged at the best of them.
+    """
     groups, score = (benchmark.seen_classes, benchmark.unseen_classes), None
 
     def outcomes_of(model):
@@ -363,14 +377,17 @@ def _judge(benchmark, choice):
 
     def judge(model, state, scores=None):
         if scores is None:
-            outcomes, kept = outcomes_of(model)
+            found = outcomes_of(model)
         else:
             outcomes = metrics.outcomes(scores, benchmark.labels[benchmark.tested], *groups)
-            kept = np.asarray(scores[confidence.kept(*scores.shape)], np.float32)
-        gamma, _ = calibration.best_gamma(outcomes)
-        best = metrics.numbers(outcomes, gamma)
+            found = [(outcomes, np.asarray(scores[confidence.kept(*scores.shape)], np.float32))]
+        gammas = [calibration.best_gamma(outcomes)[0] for outcomes, _ in found]
+        numbers = [metrics.numbers(outcomes, gamma) for (outcomes, _), gamma in zip(found, gammas, strict=True)]
+        place = max(range(len(found)), key=lambda place: numbers[place]["AUSUC"])
+        (outcomes, kept), gamma, best = found[place], gammas[place], numbers[place]
         if choice is None:
             logs = {f"val_{metric}": value for metric, value in best.items()} | {"gamma": gamma}
+            logs |= {conditioning.WEIGHT: weights[place]} if len(weights) > 1 else {}
             return loop.Verdict(logs, best["AUSUC"], _pack(outcomes, kept))
         chosen = metrics.numbers(outcomes, choice.gamma)
         logs = {f"test_{metric}": value for metric, value in chosen.items()} | {"gamma": choice.gamma}
@@ -381,30 +398,41 @@ def _judge(benchmark, choice):
 
 
 def tested(score, benchmark, seen_classes, unseen_classes):
-    """The Outcomes on a stage's test rows, and the scores [n, C] of those that `confidence.kept` names.
+    """The Outcomes on a stage's test rows and the scores [n, C] of those that `confidence.kept` names, for each weight.
 
     Args:
-        score: the inputs of a batch -> scores [B, C], and the seen class that each row would answer, or None for the
-            one with the highest score.
+        score: the inputs of a batch -> scores [W, B, C], and the seen class that each row would answer [W, B], or None
+            for the one with the highest score.
         benchmark: the stage.
         seen_classes, unseen_classes: its class ids, as the trained model knows them.
     """
-    parts, kept, start = [], [], 0
+    parts, start = [], 0
     places = confidence.kept(len(benchmark.tested), len(benchmark.class_names))
     for inputs, labels in batches.scoring(benchmark, benchmark.tested):
         scores, answers = score(tf.nest.map_structure(tf.constant, inputs))
-        scores, answers = scores.numpy(), None if answers is None else answers.numpy()
-        parts.append(metrics.outcomes(scores, labels, seen_classes, unseen_classes, seen_answers=answers))
-        here = places[(places >= start) & (places < start + len(labels))]
-        kept.append(np.asarray(scores[here - start], np.float32))
+        scores, answers = scores.numpy(), [None] * len(scores) if answers is None else answers.numpy()
+        here = places[(places >= start) & (places < start + len(labels))] - start
+        parts.append(
+            [
+                (
+                    metrics.outcomes(one, labels, seen_classes, unseen_classes, seen_answers=of_one),
+                    np.asarray(one[here], np.float32),
+                )
+                for one, of_one in zip(scores, answers, strict=True)
+            ]
+        )
         start += len(labels)
-    return metrics.concatenate(parts), np.concatenate(kept)
+    return [
+        (metrics.concatenate([outcomes for outcomes, _ in of_weight]), np.concatenate([kept for _, kept in of_weight]))
+        for of_weight in zip(*parts, strict=True)
+    ]
 
 
 def _scores_and_answers(model, inputs):
-    """A model's scores of all classes of its stage, and the seen class that it would answer."""
-    scores = model.score_classes(inputs, model.class_embeddings.value)
-    return scores, model.seen_answers(scores, inputs, model.seen_mask.value)
+    """A model's scores of all classes of its stage, and the seen class that it would answer, for each weight."""
+    scores, seen = model.scores_by_weight(inputs, model.class_embeddings.value), model.seen_mask.value
+    answers = [model.seen_answers(scores[place], inputs, seen) for place in range(scores.shape[0])]
+    return scores, tf.stack(answers)
 
 
 def _callbacks(experiment, name, benchmark, fold, selecting):

@@ -135,6 +135,46 @@ def test_own_scores_and_the_closed_form_are_added_in_units_of_their_spread(name)
     np.testing.assert_allclose(model.score_classes(inputs(some), classes), expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", BESIDE)
+def test_scores_of_each_weight_are_those_of_a_model_that_has_it(name):
+    benchmark = tiny(BESIDE[name])
+    model, some = made(name, benchmark, closed_form="auto"), benchmark.take(benchmark.test_seen[:5])
+    model.settle(benchmark, functools.partial(batches.scoring, benchmark))
+    every = model.scores_by_weight(some, benchmark.class_embeddings).numpy()
+    np.testing.assert_array_equal(every[0], model.score_classes(some, benchmark.class_embeddings))
+    factor = float(model.beside.form_factor)
+    for weight, scores in zip(conditioning.WEIGHTS, every, strict=True):
+        model.beside.form_factor.assign(weight / conditioning.WEIGHTS[0] * factor)
+        np.testing.assert_allclose(scores, model.score_classes(some, benchmark.class_embeddings), rtol=1e-5, atol=1e-5)
+
+
+def test_a_state_is_judged_at_its_best_weight_which_stage_final_keeps(monkeypatch):
+    """The method learns the same whatever stands beside it."""
+    weights = (0.1, 0.5, 2.0)
+    monkeypatch.setattr(conditioning, "WEIGHTS", weights)
+    data, machine = Shelf(tiny("maps", classes=20, unseen=5)), Machine(deterministic=False)
+    weak = {"closed_form_scaling": "none", "closed_form_whitening": 0.0, "closed_form_ridge": 100.0}
+
+    def of(weight):
+        config = config_of("jlaf", closed_form=weight, closed_form_kernel=0.0, learning_rate=0.01, epochs=3, **weak)
+        return protocol.Experiment("jlaf", config, data, machine)
+
+    choice, fixed = protocol.select(of("auto"), 0), {weight: protocol.select(of(weight), 0) for weight in weights}
+    for state, found in enumerate(choice.history):
+        scores = {weight: one.history[state]["val_AUSUC"] for weight, one in fixed.items()}
+        assert found["val_AUSUC"] == pytest.approx(max(scores.values()), abs=1e-9)
+        assert scores[found["closed_form"]] == pytest.approx(found["val_AUSUC"], abs=1e-9)
+    weight = choice.found["closed_form"]
+    assert weight == choice.history[choice.state]["closed_form"] != choice.history[0]["closed_form"]
+    assert choice.state == fixed[weight].state and choice.gamma == pytest.approx(fixed[weight].gamma, rel=1e-5)
+    assert choice.start_gamma == pytest.approx(fixed[weight].start_gamma, rel=1e-5)
+    finished = protocol.finish(of("auto"), choice)
+    same = protocol.finish(of(weight), dataclasses.replace(choice, found={}))
+    np.testing.assert_array_equal(finished.outcomes.flip, same.outcomes.flip)
+    assert "closed_form" not in finished.history[0]
+    assert protocol.fixed(of("auto"), 0).found == {"closed_form": 0.1} and protocol.fixed(of(0.5), 0).found == {}
+
+
 def test_scores_that_are_all_equal_do_not_divide_by_zero():
     model = made("jlaf", tiny("maps"))
     model.beside.settle(tf.zeros([4, 12]))

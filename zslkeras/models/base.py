@@ -267,6 +267,13 @@ class ZeroShotModel(keras.Model):
         self.require_learned()
         return self.beside(*self.scores_and_pooled(inputs, class_embeddings), class_embeddings)
 
+    def scores_by_weight(self, inputs, class_embeddings):
+        """`score_classes` for each weight that the closed form may have, [W, B, K]; without one, W is 1."""
+        if self.beside is None:
+            return self.score_classes(inputs, class_embeddings)[None]
+        self.require_learned()
+        return self.beside.each(*self.scores_and_pooled(inputs, class_embeddings), class_embeddings)
+
     def own_scores(self, inputs, class_embeddings):
         """`score_classes` of the method alone, where a closed form may be added to it."""
         raise NotImplementedError

@@ -23,6 +23,8 @@ from zslkeras.names import AUTO, SCALINGS
 
 _ROWS = 2048  # rows brought into the space at a time
 _PREFIX = "closed_form_"  # of a Setting's parts in a config
+WEIGHT = "closed_form"  # the name of a setting, and of a column of histories
+WEIGHTS = (2.0, 0.5, 1.0, 4.0, 8.0)  # of which stage tune chooses; the first one where nothing is chosen
 MEASURED = 256  # rows whose scores tell their spread
 _WIDEST = 3000  # features with deviations that `probe` tries: a whitening of more takes minutes
 MEAN, MEAN_STD = POOLINGS = ("mean", "mean_std")  # of maps over places: their mean, or their standard deviation too
@@ -262,8 +264,9 @@ def _best(settings, benchmark, take):
 class BesideConfig(Config):
     """The settings of a model that may have a closed form beside it."""
 
-    # Neither in a paper nor in released code: the weight of the closed form's scores; 0 is the method alone.
-    closed_form: float = setting(2.0, least=0)
+    # Neither in a paper nor in released code: the weight of the closed form's scores; 0 is the method alone. "auto" is
+    # that of WEIGHTS which is best on the validation classes, chosen together with the state.
+    closed_form: float = setting(AUTO, least=0, auto=True)
     closed_form_scaling: str = setting(AUTO, choices=SCALINGS, auto=True)
     closed_form_whitening: float = setting(AUTO, least=0, auto=True)
     closed_form_embedding_scaling: str = setting(AUTO, choices=SCALINGS, auto=True)
@@ -278,13 +281,22 @@ class BesideConfig(Config):
 
 def is_beside(config):
     """Whether a config puts a closed form beside its model."""
-    return getattr(config, "closed_form", 0.0) > 0
+    weight = getattr(config, WEIGHT, 0.0)
+    return weight == AUTO or weight > 0
+
+
+def weights(config):
+    """The weights that a closed form may have beside its model; none where it has none."""
+    if not is_beside(config):
+        return ()
+    weight = getattr(config, WEIGHT)
+    return WEIGHTS if weight == AUTO else (weight,)
 
 
 def automatic(config):
-    """The names of the settings that are "auto" and have a meaning."""
+    """The names of the settings that are "auto", have a meaning, and are found before anything is trained."""
     names = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) == AUTO]
-    return [name for name in names if is_beside(config) or not name.startswith(_PREFIX)]
+    return [name for name in names if name != WEIGHT and (is_beside(config) or not name.startswith(_PREFIX))]
 
 
 def resolved(config, benchmark):
@@ -326,6 +338,8 @@ class Beside(keras.layers.Layer):
 
         score = weight * closed form / its spread + trained * own score / its spread
 
+    Of several weights it takes the first one, until one was chosen.
+
     Until `settle` has measured the spread of the model's own scores, `trained` is 0: the untrained model is the closed
     form exactly, and training starts from there.
     """
@@ -348,7 +362,7 @@ class Beside(keras.layers.Layer):
         take = pooled_rows(benchmark, benchmark.train, self.config.closed_form_pooling)
         for _ in self.form.fit([setting_of(self.config, {})], benchmark, take):
             scores = self.form(take(measured(benchmark)), benchmark.class_embeddings)
-            self.form_factor.assign(self.config.closed_form / _spread(scores))
+            self.form_factor.assign(weights(self.config)[0] / _spread(scores))
 
     def settle(self, own_scores):
         """Sets the factor of the model's own scores by what they are for `measured` rows."""
@@ -357,6 +371,12 @@ class Beside(keras.layers.Layer):
     def call(self, own_scores, features, class_embeddings):
         """Own scores [B, K], of classes [K, A], plus those of the closed form on pooled features [B, D]."""
         return self.own_factor * own_scores + self.form_factor * self.form(features, class_embeddings)
+
+    def each(self, own_scores, features, class_embeddings):
+        """What `call` would return with each of the `weights`: [W, B, K]."""
+        own, form = self.own_factor * own_scores, self.form_factor * self.form(features, class_embeddings)
+        first, *_ = every = weights(self.config)
+        return tf.stack([own + weight / first * form for weight in every])
 
 
 def measured(benchmark):

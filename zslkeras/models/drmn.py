@@ -48,7 +48,7 @@ from zslkeras.models.optimizers import AdamWithSlowPart, adam
 from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import AUTO, SAMPLERS
 
-_TOKENS, _LEAST, _MOST = 1_200_000, 2, 20  # of images and attributes in training, and bounds of epochs
+_TOKENS, _LEAST, _MOST = 3_600_000, 2, 20  # of images and attributes in training, and bounds of epochs
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
@@ -70,7 +70,7 @@ class DRMNConfig(BesideConfig):
     # "all": one sequence of B * A tokens, as described; "pictures": a sequence of B tokens per attribute, much cheaper.
     interaction_across: str = setting("pictures", choices=("all", "pictures"))
     # How many attributes SIT sees in a step, drawn anew for each: its cost grows with their number. None: all.
-    interaction_attributes: int | None = setting(64, least=1)
+    interaction_attributes: int | None = setting(16, least=1)
     heads: int = setting(4, least=1)  # of SIT, as in the method it cites
     feedforward: int | None = setting(None, least=1)  # width of SIT's MLP; None: of its tokens, as there
     dropout: float = setting(0.5, least=0, below=1)  # in SIT, as in the method it cites; not of its attention weights
