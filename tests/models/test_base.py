@@ -80,7 +80,7 @@ def test_a_models_own_answers_among_the_seen_count_and_change_no_unseen_decision
     np.testing.assert_array_equal(got, np.where(without < 8, 5, without))
     assert 5 < np.sum(without < 8) < 45
     stubborn.set_weights(plain.get_weights())
-    before, after = (protocol._judge(benchmark, None)(model, 0) for model in (plain, stubborn))
+    before, after = (protocol._judge(benchmark, None, ())(model, 0) for model in (plain, stubborn))
     np.testing.assert_array_equal(after.arrays["flip"], before.arrays["flip"])
     assert set(after.arrays["best_seen"]) == {5} != set(before.arrays["best_seen"])
 
