@@ -153,6 +153,10 @@ def test_folders_stand_for_their_images(tmp_path):
         (tmp_path / name).touch()
     found = answer_file.images_in([tmp_path / "b", "one.gif", tmp_path])
     assert [path.name for path in found] == ["1.png", "2.JPG", "one.gif", "3.webp", "1.png", "2.JPG"]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/b").symlink_to(tmp_path / "b")
+    (tmp_path / "b/round").symlink_to(tmp_path / "b")
+    assert [path.name for path in answer_file.images_in([tmp_path / "linked"])] == ["1.png", "2.JPG"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: no image in it; wanted one"):
         answer_file.images_in([tmp_path / "empty"])

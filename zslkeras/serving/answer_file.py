@@ -26,14 +26,22 @@ def images_in(places):
     """The paths of images, where folders stand for the images in them and in their folders."""
     found = []
     for place in map(pathlib.Path, places):
-        if not place.is_dir():
-            found.append(place)
-            continue
-        inside = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        inside = sorted(_inside(place)) if place.is_dir() else [place]
         if not inside:
             raise InputError(f"{place}: no image in it; wanted one")
         found += inside
     return found
+
+
+def _inside(place):
+    """The images below a folder; links are followed, but no folder is entered twice."""
+    entered = set()
+    for folder, folders, names in os.walk(place, followlinks=True):
+        if os.path.realpath(folder) in entered:
+            folders.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        yield from (pathlib.Path(folder, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 def write(exported, images, path, asking, top, attention=None, skip_bad=False, say=print):
