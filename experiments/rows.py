@@ -118,7 +118,7 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
                 else:
                     choice = protocol.select(experiment, seed, expect=None if seed else expect)
                 if choice.found and not seed:
-                    say(_told("found in stage tune", choice.found))
+                    say(_told("found in stage tune" if choice.history else "in place of auto", choice.found))
                 finished.append(protocol.finish(experiment, choice))
             trained[row] = experiment, finished, time.monotonic() - began
         strategies.finish(first.strategy)

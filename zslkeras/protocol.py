@@ -431,8 +431,9 @@ def tested(score, benchmark, seen_classes, unseen_classes):
 def _scores_and_answers(model, inputs):
     """A model's scores of all classes of its stage, and the seen class that it would answer, for each weight."""
     scores, seen = model.scores_by_weight(inputs, model.class_embeddings.value), model.seen_mask.value
-    answers = [model.seen_answers(scores[place], inputs, seen) for place in range(scores.shape[0])]
-    return scores, tf.stack(answers)
+    if scores.shape[0] == 1:
+        return scores, model.seen_answers(scores[0], inputs, seen)[None]
+    return scores, model.seen_answers(scores, inputs, seen)
 
 
 def _callbacks(experiment, name, benchmark, fold, selecting):

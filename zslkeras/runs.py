@@ -189,6 +189,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
         "gamma": [one.choice.gamma for one in finished],
         "calibration": [_calibration(one) for one in finished],
+        "found": [one.choice.found for one in finished],
         "state": [one.history[one.choice.state] for one in finished],
         "unseen_embeddings_in_training": MODELS[experiment.model].reads_unseen_embeddings(experiment.config),
         "classes": {"seen": len(benchmark.seen_classes), "unseen": len(benchmark.unseen_classes)},

@@ -673,6 +673,9 @@ def test_tensorboard_shows_attention_after_each_epoch_of_stage_tune(pets, tmp_pa
     assert first.shape == last.shape and not np.array_equal(first, last)  # the model has learned meanwhile
     assert not list((tmp_path / "out/tensorboard/seed0-final").glob("attention"))
     assert_refused(pets("--watch_attention", 2), "--watch_attention: got it with --select fixed")
+    monkeypatch.setattr(Looker, "attention", lambda self, inputs: {})  # as in a row of MSDN's ablation
+    ran = pets("--select", "val", "--watch_attention", 2, "--out", "blind")
+    assert ran.code == 0, ran.err
 
 
 def test_channel_weights_are_of_the_pictures_and_attributes_they_are_drawn_beside(monkeypatch, tmp_path):

@@ -143,8 +143,10 @@ def test_scores_of_each_weight_are_those_of_a_model_that_has_it(name):
     every = model.scores_by_weight(some, benchmark.class_embeddings).numpy()
     np.testing.assert_array_equal(every[0], model.score_classes(some, benchmark.class_embeddings))
     factor = float(model.beside.form_factor)
-    for weight, scores in zip(conditioning.WEIGHTS, every, strict=True):
-        model.beside.form_factor.assign(weight / conditioning.WEIGHTS[0] * factor)
+    first, *_ = weights = conditioning.weights(model.config)
+    assert first == (8.0 if name == "dcen" else 2.0) and sorted(weights) == list(conditioning.WEIGHTS)
+    for weight, scores in zip(weights, every, strict=True):
+        model.beside.form_factor.assign(weight / first * factor)
         np.testing.assert_allclose(scores, model.score_classes(some, benchmark.class_embeddings), rtol=1e-5, atol=1e-5)
 
 
@@ -152,6 +154,7 @@ def test_a_state_is_judged_at_its_best_weight_which_stage_final_keeps(monkeypatc
     """The method learns the same whatever stands beside it."""
     weights = (0.1, 0.5, 2.0)
     monkeypatch.setattr(conditioning, "WEIGHTS", weights)
+    monkeypatch.setattr(MODELS["jlaf"].Config, "first_weight", 0.1)
     data, machine = Shelf(tiny("maps", classes=20, unseen=5)), Machine(deterministic=False)
     weak = {"closed_form_scaling": "none", "closed_form_whitening": 0.0, "closed_form_ridge": 100.0}
 

@@ -920,6 +920,16 @@ def test_a_scaling_that_does_not_exist_is_a_sentence(name):
         Config(**{name: "none of them"})
 
 
+@pytest.mark.parametrize("second_argmax", ["seen", "all"])
+def test_answers_at_several_weights_are_those_at_each(second_argmax):
+    model, batch = ready(second_argmax=second_argmax)
+    every = tf.constant(np.random.default_rng(3).standard_normal((3, 5, len(batch.classes))), tf.float32)
+    got = model.seen_answers(every, batch.inputs, model.seen_mask.value)
+    alone = [model.seen_answers(scores, batch.inputs, model.seen_mask.value) for scores in every]
+    np.testing.assert_array_equal(got, np.stack(alone))
+    assert len(set(np.ravel(got))) > 1
+
+
 # Replicas.
 
 REPLICATED = {

@@ -147,6 +147,14 @@ def test_rejected_images_have_no_class(model, images, tmp_path):
     assert [bool(row["class"]) for row in rows] == [True, False, True] and all(row["class_1"] for row in rows)
 
 
+def test_a_path_with_line_breaks_stays_in_its_cell(model, exported, tmp_path):
+    odd = tmp_path / "a\rb\nc, d.png"
+    odd.write_bytes(next(exported.pictures.glob("*/0.png")).read_bytes())
+    answer_file.write(model, [odd], tmp_path / "a.csv", model.asking(), 1, say=lambda _: None)
+    with open(tmp_path / "a.csv", newline="") as file:
+        assert [row["picture"] for row in csv.DictReader(file)] == [str(odd)]
+
+
 def test_folders_stand_for_their_images(tmp_path):
     for name in ("b/2.JPG", "b/1.png", "b/notes.txt", "a/deep/3.webp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

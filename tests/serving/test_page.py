@@ -1,11 +1,13 @@
 """The page over HTTP: its files and headers, what it is told of the model, and the rows of classes that it asks for."""
 
+import io
 import json
 import re
 import types
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.commands import ROOT, start
 from tests.support.exported import write_table
@@ -157,6 +159,9 @@ def test_words_become_classes_where_there_is_an_encoder(opened, monkeypatch):
     np.testing.assert_array_equal(np.float32([one["row"] for one in answer["classes"]]), wanted.embeddings)
     status, answer = server.ask({"words": {"okapi": " "}}, "/page/classes")
     assert status == 400 and "the description of class okapi is empty" in answer["error"]
+    for words in ({"okapi": "a" * 2_001}, {str(number): "an animal" for number in range(21)}):
+        status, answer = server.ask({"words": words}, "/page/classes")
+        assert status == 400 and "words: wanted at most 20 classes per request, with 2,000 letters" in answer["error"]
 
 
 def test_the_encoder_of_the_training_is_taken_if_it_is_still_there(opened, monkeypatch):
@@ -176,6 +181,11 @@ def test_the_encoder_of_the_training_is_taken_if_it_is_still_there(opened, monke
     assert page.Page(of_words, "drawn")._encoder is None
     with pytest.raises(InputError, match="text_encoder: other has digest another; wanted .* of bag, with"):
         page.Page(of_words, "drawn", "other")
+    fetched = {**facts, "attributes": {**facts["attributes"], "words": known | {"encoder": "hf://bag"}}}
+    found["hf://bag"] = Bag
+    of_handle = types.SimpleNamespace(require_images=lambda: None, classes=opened.classes, metadata=fetched)
+    assert page.Page(of_handle, "drawn")._encoder is None  # nobody asked to fetch it
+    assert page.Page(of_handle, "drawn", "hf://bag")._encoder == "bag"
     del found["bag"]
     assert page.Page(of_words, "drawn")._encoder is None
     with pytest.raises(InputError, match="text_encoder: no folder nowhere"):
@@ -195,6 +205,10 @@ def test_a_gallery_shows_some_images_of_a_folder(opened, exported, tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="a.png: cannot be read"):
         page.Page(opened, "drawn", gallery=[tmp_path / "a.png"])
+    Image.new("RGB", (3000, 1500), "red").save(tmp_path / "large.bmp")
+    (large,) = page.Page(opened, "drawn", gallery=[tmp_path / "large.bmp"])._gallery
+    shown = Image.open(io.BytesIO(large[1]))
+    assert large[0] == "large.bmp" and (shown.format, shown.size) == ("JPEG", (1024, 512))
 
 
 def test_what_cannot_be_a_class_gets_one_sentence(server, opened):

@@ -142,6 +142,18 @@ def test_tensorboard_shows_the_losses_of_each_epoch(tmp_path):
         np.testing.assert_allclose(shown, [logs[name] for logs in run.history], rtol=1e-6)
 
 
+def test_a_callback_that_changes_nothing_may_come_and_go(tmp_path):
+    class Watches(keras.callbacks.Callback):
+        is_kept, seen = False, [np.zeros(3)]
+
+    halving = lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 0.1 / 2**epoch)  # noqa: E731
+    unbroken, _ = trained(callbacks=[halving()], epochs=3)
+    trained(tmp_path / "run.npz", [halving()], epochs=1)
+    trained(tmp_path / "run.npz", [Watches(), halving()], epochs=2)
+    resumed, _ = trained(tmp_path / "run.npz", [halving()], epochs=3)
+    assert_equal_weights(resumed, unbroken)
+
+
 def test_callbacks_hear_of_every_step():
     heard, epoch = [], ["epoch_begin", *["train_batch_begin", "train_batch_end"] * 4, "epoch_end"]
 

@@ -127,6 +127,8 @@ def write_attention(out, runs, count):
 class AttentionInTraining(keras.callbacks.Callback):
     """Shows in TensorBoard where the model looks after each epoch, in images of validation classes and of seen ones."""
 
+    is_kept = False  # in checkpoints, as it changes nothing
+
     def __init__(self, count, data, benchmark, fold, folder):
         """
         Args:
@@ -141,6 +143,8 @@ class AttentionInTraining(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         attention = _attention(self.model, self._benchmark, self._rows)
+        if not attention:  # in this row of an ablation
+            return
         labels = self._benchmark.labels[self._rows]
         lines = {
             readable(kind): _titled(

@@ -88,6 +88,22 @@ def png(picture):
     return contents.getvalue()
 
 
+def shrunk(path, side):
+    """The bytes of an image file as `read` gives them; as a JPEG of at most `side` pixels a side if it is larger."""
+    contents = read(path)
+    try:
+        with _open(io.BytesIO(contents)) as image:
+            if max(image.size) <= side:
+                return contents
+            smaller = ImageOps.exif_transpose(image).convert("RGB")
+            smaller.thumbnail((side, side))
+            made = io.BytesIO()
+            smaller.save(made, "JPEG", quality=95)
+            return made.getvalue()
+    except Exception as error:  # as in `check_header`
+        raise _damaged(path, error) from error
+
+
 def load(paths, size, crop=True):
     """The images of files, uint8 [N, size, size, 3]; see `picture`."""
     loaded = np.empty((len(paths), size, size, 3), np.uint8)

@@ -86,7 +86,8 @@ class ZeroShotModel(keras.Model):
     def for_benchmark(cls, benchmark, config, seed=0):
         """A model of the stage's sizes; its fitted parts (scalers and the like) are fitted on the training rows.
 
-        Settings that are "auto" are found here in stage "tune". In stage "final" they must be what was found there.
+        Settings that are "auto" are found here in stage "tune". In stage "final" they must be what was found there. The
+        weight of a closed form is not: it is chosen with the state, and until then the config's `first_weight`.
         """
         if found := conditioning.resolved(config, benchmark):
             config = dataclasses.replace(config, **found)
@@ -308,10 +309,12 @@ class ZeroShotModel(keras.Model):
     def seen_answers(self, scores, inputs, seen_mask):
         """[B] the class of each row where gamma decides for a seen one: the seen class of the highest score.
 
+        Scores [W, B, C] of several weights of a closed form give [W, B].
+
         A model that knows more about its training classes may answer differently. This changes no decision for unseen.
         """
         del inputs  # for rules that look at them again
-        return tf.argmax(tf.where(tf.cast(seen_mask, tf.bool), scores, scores.dtype.min), 1)
+        return tf.argmax(tf.where(tf.cast(seen_mask, tf.bool), scores, scores.dtype.min), -1)
 
     def __call__(self, *args, **kwargs):
         self.require_learned()  # Keras would wrap what `call` raises in a page of text

@@ -24,7 +24,7 @@ from zslkeras.names import AUTO, SCALINGS
 _ROWS = 2048  # rows brought into the space at a time
 _PREFIX = "closed_form_"  # of a Setting's parts in a config
 WEIGHT = "closed_form"  # the name of a setting, and of a column of histories
-WEIGHTS = (2.0, 0.5, 1.0, 4.0, 8.0)  # of which stage tune chooses; the first one where nothing is chosen
+WEIGHTS = (0.5, 1.0, 2.0, 4.0, 8.0)  # of which stage tune chooses
 MEASURED = 256  # rows whose scores tell their spread
 _WIDEST = 3000  # features with deviations that `probe` tries: a whitening of more takes minutes
 MEAN, MEAN_STD = POOLINGS = ("mean", "mean_std")  # of maps over places: their mean, or their standard deviation too
@@ -262,8 +262,13 @@ def _best(settings, benchmark, take):
 
 @dataclasses.dataclass(frozen=True)
 class BesideConfig(Config):
-    """The settings of a model that may have a closed form beside it."""
+    """The settings of a model that may have a closed form beside it.
 
+    Attributes:
+        first_weight: of the closed form where "auto" has nothing to choose on.
+    """
+
+    first_weight = 2.0
     # Neither in a paper nor in released code: the weight of the closed form's scores; 0 is the method alone. "auto" is
     # that of WEIGHTS which is best on the validation classes, chosen together with the state.
     closed_form: float = setting(AUTO, least=0, auto=True)
@@ -289,8 +294,8 @@ def weights(config):
     """The weights that a closed form may have beside its model; none where it has none."""
     if not is_beside(config):
         return ()
-    weight = getattr(config, WEIGHT)
-    return WEIGHTS if weight == AUTO else (weight,)
+    weight, first = getattr(config, WEIGHT), config.first_weight
+    return (first, *(one for one in WEIGHTS if one != first)) if weight == AUTO else (weight,)
 
 
 def automatic(config):
@@ -347,7 +352,7 @@ class Beside(keras.layers.Layer):
     def __init__(self, config, width, attributes, seen, **kwargs):
         """
         Args:
-            config: a `BesideConfig` without "auto".
+            config: a `BesideConfig` without "auto", but for the weight.
             width, attributes, seen: as of `ClosedForm`.
         """
         super().__init__(dtype="float32", **kwargs)

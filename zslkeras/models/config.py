@@ -28,7 +28,7 @@ def setting(default, *, choices=None, least=None, most=None, above=None, below=N
         choices: all allowed values.
         least, most: the lowest and the highest number allowed.
         above, below: numbers that the value stays above or below.
-        auto: whether it may also be "auto", for a value that stage tune finds; see conditioning.resolved.
+        auto: whether it may also be "auto", for a value that stage tune finds; see `conditioning`.
     """
     bounds = {"choices": choices, "least": least, "above": above, "most": most, "below": below, "auto": auto or None}
     return dataclasses.field(default=default, metadata={key: one for key, one in bounds.items() if one is not None})

@@ -61,6 +61,7 @@ _MEASURED = 64  # images that the first moving statistics are computed from
 class DCENConfig(BackboneConfig):
     """One setting for all data: docs/notes/dcen.md. The paper's values are in `presets` where these differ."""
 
+    first_weight = 8.0  # the method alone is behind after so few epochs
     lambda1: float = setting(0.1, least=0)  # of L_id, "suitable for most cases"; 0: no visual contrastive module
     lambda2: float = setting(0.1, least=0)  # of L_sp, only shown in Fig. 4 (b); 0: no prediction of attributes
     tau: float = setting(0.07, above=0)  # in Eq. (5)

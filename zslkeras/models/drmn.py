@@ -404,9 +404,9 @@ class DRMN(ZeroShotModel):
             g = tf.cond(self._is_stage(seen), lambda: head, lambda: tf.where(seen, g, 0.0))
         ensemble = self.config.beta * tf.nn.softmax(scores) + (1 - self.config.beta) * g
         if self.config.second_argmax == "seen":
-            return tf.argmax(tf.where(seen, ensemble, -1.0), axis=1)
-        highest = tf.reduce_max(tf.where(seen, ensemble, -1.0), axis=1, keepdims=True)
-        return tf.argmax(tf.where(seen, ensemble, tf.where(ensemble > highest, ensemble, -1.0)), axis=1)
+            return tf.argmax(tf.where(seen, ensemble, -1.0), axis=-1)
+        highest = tf.reduce_max(tf.where(seen, ensemble, -1.0), axis=-1, keepdims=True)
+        return tf.argmax(tf.where(seen, ensemble, tf.where(ensemble > highest, ensemble, -1.0)), axis=-1)
 
     def _is_stage(self, seen):
         """Whether as many classes are given as the stage has, with the seen ones at the same places."""

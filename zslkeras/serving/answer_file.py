@@ -41,6 +41,8 @@ def _inside(place):
             folders.clear()
             continue
         entered.add(os.path.realpath(folder))
+        # A folder goes before a link to it, whatever their order on the disk.
+        folders.sort(key=lambda name, folder=folder: (os.path.islink(os.path.join(folder, name)), name))
         yield from (pathlib.Path(folder, name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
@@ -64,9 +66,10 @@ def write(exported, images, path, asking, top, attention=None, skip_bad=False, s
             finally:
                 if not file.tell():
                     path.unlink()
+            file.flush()
+            _record_of(path).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"out: {path}: {error.strerror}; wanted a file that can be written") from error
-    _record_of(path).unlink(missing_ok=True)
     say(f"{path}: {len(images)} images")
 
 
@@ -88,7 +91,7 @@ class _Csv:
 
     def _line(self, cells):
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(cells)
+        csv.writer(text).writerow(cells)
         return text.getvalue()
 
 

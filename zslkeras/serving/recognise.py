@@ -171,6 +171,7 @@ class Exported:
             skip_bad: an image that does not decode becomes {"picture", "error"}, instead of an InputError.
             done: how many of the images were answered before.
         """
+        self.model  # noqa: B018 is loaded here, and not by two threads at once
         starts = range(done, len(images), AT_ONCE)
         answered = functools.partial(self._answered, asking=asking, skip_bad=skip_bad)
         parts = (images[start : start + AT_ONCE] for start in starts)

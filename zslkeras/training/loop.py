@@ -236,7 +236,7 @@ class Run:
             "history": self.history,
             "best": self.best,
             "value": self.value,
-            "callbacks": [] if self.finished else [_scalars(callback) for callback in self.callbacks],
+            "callbacks": [] if self.finished else [_scalars(callback) for callback in self._kept],
         }
         if self.limit is not None and not self.finished:
             state["seconds"] = self._clock.spent
@@ -249,7 +249,7 @@ class Run:
             for number, optimizer in enumerate(_optimizers(model)):
                 arrays |= _named(f"optimizer{number}", _values(optimizer.variables))
             arrays |= _named("model", _values(model.variables)) | _named("mean", self._mean)
-            for number, callback in enumerate(self.callbacks):
+            for number, callback in enumerate(self._kept):
                 for name, values in _array_lists(callback).items():
                     arrays |= _named(f"callback{number}/{name}", values)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -288,15 +288,20 @@ class Run:
 
     def _restore(self, model):
         self._restore_history()
-        if (got := len(self._saved["state"]["callbacks"])) < len(self.callbacks):
-            raise self._damaged(f"it has {got} callbacks, not {len(self.callbacks)}")
+        if (got := len(self._saved["state"]["callbacks"])) < len(self._kept):
+            raise self._damaged(f"it has {got} callbacks, not {len(self._kept)}")
         for number, optimizer in enumerate(_optimizers(model)):
             assign(optimizer.variables, _under(self._saved, f"optimizer{number}"), self.path)
         assign(model.variables, _under(self._saved, "model"), self.path)
         self._mean = _under(self._saved, "mean")
 
+    @property
+    def _kept(self):
+        """The callbacks that checkpoints remember: all but those that say that they change nothing."""
+        return [callback for callback in self.callbacks if getattr(callback, "is_kept", True)]
+
     def _restore_callbacks(self):
-        for number, callback in enumerate(self.callbacks):
+        for number, callback in enumerate(self._kept):
             vars(callback).update(self._saved["state"]["callbacks"][number])
             for name in _array_lists(callback, empty=True):
                 setattr(callback, name, _under(self._saved, f"callback{number}/{name}") or getattr(callback, name))

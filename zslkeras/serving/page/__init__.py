@@ -30,6 +30,7 @@ from zslkeras.text import encoders
 
 CLASSES = 200  # in one request: filling attributes in takes milliseconds for each
 LETTERS = 200  # of a name
+SAID, WORDS = 20, 2_000  # classes in words in one request, and letters of each: the encoder takes a while
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -39,7 +40,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-SHOWN = 24  # images of a gallery
+SHOWN, _SIDE = 24, 1024  # images of a gallery, and the most pixels of their longer side
 _KINDS = {"classes": "{attribute: value}", "table": "lines of CSV", "words": "a text"}  # of requests for rows
 _FAR = 3.0  # times the chosen gamma: how far that on the page goes
 _POINTS = 301  # of the curve
@@ -60,9 +61,7 @@ class Page:
         exported.require_images()
         self._exported, self._name = exported, name
         places = np.linspace(0, len(gallery) - 1, min(len(gallery), SHOWN)).astype(int)
-        self._gallery = [gallery[place] for place in places]
-        for path in self._gallery:
-            decode.check_header(path)
+        self._gallery = [(gallery[place].name, decode.shrunk(gallery[place], _SIDE)) for place in places]
         self._encoder = _encoder(exported.metadata["attributes"].get("words"), text_encoder)
         self._own, self._attributes = exported.classes, exported.metadata["attributes"]
 
@@ -85,11 +84,10 @@ class Page:
             return _response(facts, "application/json")
 
         @app.get("/page/gallery/{number}")
-        def image(number: int):
-            try:
-                content = decode.read(dict(enumerate(self._gallery))[number])
-            except (KeyError, InputError):  # no such number, or a file that has gone
-                raise fastapi.HTTPException(404, "Not Found") from None
+        async def image(number: int):
+            if not 0 <= number < len(self._gallery):
+                raise fastapi.HTTPException(404, "Not Found")
+            _, content = self._gallery[number]
             return _response(content, "image/jpeg" if content.startswith(b"\xff\xd8") else "image/png")
 
         @app.get("/page/{name}")
@@ -119,7 +117,7 @@ class Page:
                 "gammas": gammas,
                 "curve": _curve(self._exported.confidence, gammas),
                 "words": self._encoder is not None,
-                "gallery": [path.name for path in self._gallery],
+                "gallery": [name for name, _ in self._gallery],
                 "crop": facts["preprocessing"]["crop"],
                 # Where it looks: for each class, or for each attribute.
                 "attention": {
@@ -141,12 +139,18 @@ class Page:
         for value in (value for row in rows for value in row.values()):
             if value is not None and not (isinstance(value, int | float) and abs(value) <= tables.LARGEST):
                 raise InputError(f"classes: got {quoted(value)} for an attribute; wanted a number, or null")
-        if len(rows) < len(given) and self._encoder is None:
-            raise InputError("words: this server has no encoder for them; wanted attributes")
+        self._require_few([text for text in given.values() if isinstance(text, str)])
         classes, notes = candidates.among(self._own, self._attributes, given, known=False, text_encoder=self._encoder)
         rows = zip(classes.names, classes.seen.tolist(), classes.embeddings, strict=True)
         found = [{"name": name, "seen": seen, "row": _numbers(row)} for name, seen, row in rows]
         return json.dumps({"classes": found, "notes": notes})
+
+    def _require_few(self, texts):
+        """Refuses words that nothing here reads, and more of them than it reads in a moment."""
+        if texts and self._encoder is None:
+            raise InputError("words: this server has no encoder for them; wanted attributes")
+        if len(texts) > SAID or any(len(text) > WORDS for text in texts):
+            raise InputError(f"words: wanted at most {SAID} classes per request, with {WORDS:,} letters each")
 
 
 def _given(body, attributes):
@@ -167,8 +171,8 @@ def _given(body, attributes):
 
 
 def _encoder(known, given):
-    """The name of what reads words: it is loaded here once. None where the model's own cannot be had here."""
-    if given is None and not known:
+    """The name of what reads words: it is loaded here once. None where the model's own is no folder of this machine."""
+    if given is None and (not known or "://" in known["encoder"]):  # nothing is fetched that nobody asked for
         return None
     try:
         found = encoders.load(known["encoder"] if given is None else given)
