@@ -33,6 +33,7 @@ KEYS = {
         "paper",
         "paper_rule",
         "gamma",
+        "found",
         "state",
         "unseen_embeddings_in_training",
     ),
@@ -130,7 +131,7 @@ def test_the_result_holds_what_it_promises(two_seeds):
     assert result["classes"] == {"seen": 15, "unseen": 5} and result["chance"] == {"T": 1 / 5}
     assert set(result["yardsticks"]) == {"eszsl", "prototypes"} and result["without_yardsticks"] is None
     assert result["config"] == dataclasses.asdict(Example.Config(epochs=3, patience=2, noise_weight=0.1))
-    assert len(result["gamma"]) == len(result["state"]) == 2
+    assert len(result["gamma"]) == len(result["state"]) == 2 and result["found"] == [{}, {}]
     assert result["state"][0]["epoch"] in (1, 2, 3)
     assert result["paper"] is None
 
