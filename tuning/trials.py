@@ -8,6 +8,8 @@ import time
 import uuid
 
 import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
 
 from experiments import rows, screen
 from tuning import search, spaces
@@ -106,11 +108,21 @@ def _validated(settings, experiment):
 def _tuner(settings, base):
     def score(values, folder):
         experiment = _varied(base, values, folder)
-        return {"numbers": _validated(settings, experiment), "config": dataclasses.asdict(experiment.config)}
+        numbers = _validated(settings, experiment)
+        _show(base.out / "tensorboard" / folder.name, values, numbers)
+        return {"numbers": numbers, "config": dataclasses.asdict(experiment.config)}
 
     options, space = settings.search, search.space(settings.model)
     named = options.tuner, space, options.objective, options.trials, base.config.epochs, options.search_seed
     return search.Search(search.oracle(*named), base.out, score)
+
+
+def _show(logs, values, numbers):
+    """Tells TensorBoard's HParams a trial: its values, and its metrics on validation classes."""
+    with tf.summary.create_file_writer(str(logs)).as_default():
+        hparams.hparams(values)
+        for metric, column in numbers.items():
+            tf.summary.scalar(f"val_{metric}", column["mean"], step=0)
 
 
 def _search(settings, benchmark, base, role, known):

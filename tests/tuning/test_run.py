@@ -13,6 +13,9 @@ import types
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from experiments import published, rows
 from tests.support.commands import ROOT, call
@@ -200,6 +203,16 @@ def test_the_winner_is_run_once_and_both_numbers_are_shown(tune, tmp_path):
     shown = {name: f"{100 * winner['validation'][name]['mean']:.1f}" for name in ("T", "U", "S", "H", "AUSUC")}
     assert lines["validation classes, searched on"] == list(shown.values())
     assert lines["test classes, one look"][3] == f"{100 * final['selected']['H']['mean']:.1f}"
+    trial = winner["trial"]
+    events = EventAccumulator(str(out / "tensorboard" / trial)).Reload()
+    found = plugin_data_pb2.HParamsPluginData.FromString(
+        events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    )
+    told = {name: value.number_value for name, value in found.session_start_info.hparams.items()}
+    (record,) = (one for one in read(out / "search.json")["trials"] if one["trial"] == trial)
+    assert told == pytest.approx(record["values"])
+    (shown,) = events.Tensors("val_H")
+    assert tf.make_ndarray(shown.tensor_proto) == pytest.approx(winner["validation"]["H"]["mean"])
     # More trials later: those that are done are not trained again.
     kept = {path: path.stat().st_mtime_ns for path in out.glob("trials/*/checkpoint/*.npz")}
     more = tune(*FLO, *args[:2], "--trials", 3, *args[4:], "--nofinal_run", "--resume")
