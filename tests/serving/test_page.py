@@ -29,7 +29,7 @@ WEIGHT = 200_000  # bytes of all files together
 
 
 class Other(Bag):
-    digest = "another"
+    name, digest = "other", "another"
 
 
 @pytest.fixture(scope="module")

@@ -116,10 +116,8 @@ def write_attention(out, runs, count):
     for where, lines in views.items():
         table = []
         for place, row in enumerate(rows):
-            path, (name, group) = where / f"attention-{row}.png", _class_of(benchmark, row)
-            of_image = {line: of_line[place] for line, of_line in lines.items()}
-            plots.attention(path, pictures[place], _heading(name, group), of_image)
-            table.append((path.name, row, name, group))
+            path = where / f"attention-{row}.png"
+            table.append((path.name, row, *_draw_attention(path, benchmark, row, pictures[place], lines, place)))
         _write_csv(where / "attention.csv", ("file", "row", "class", "group"), table)
     return lack
 
@@ -158,9 +156,8 @@ class AttentionInTraining(keras.callbacks.Callback):
         }
         with tempfile.TemporaryDirectory() as private, tf.summary.create_file_writer(str(self._folder)).as_default():
             for place, row in enumerate(self._rows):
-                path, (name, group) = pathlib.Path(private) / "drawn.png", _class_of(self._benchmark, row)
-                of_image = {line: of_line[place] for line, of_line in lines.items()}
-                plots.attention(path, self._pictures[place], _heading(name, group), of_image)
+                path = pathlib.Path(private) / "drawn.png"
+                name, _ = _draw_attention(path, self._benchmark, row, self._pictures[place], lines, place)
                 drawn = tf.io.decode_png(path.read_bytes(), channels=3)
                 tf.summary.image(f"attention/{row}-{name}", drawn[None], step=epoch)
 
@@ -314,14 +311,18 @@ def _sampled(benchmark, rows):
     return np.concatenate([rows[:0], *parts])
 
 
-def _class_of(benchmark, row):
-    """The name of a row's class, and "seen" or "unseen"."""
+def _draw_attention(path, benchmark, row, picture, lines, place):
+    """Draws the maps of one row, and returns the name of its class and "seen" or "unseen".
+
+    Args:
+        lines: {line: the (title, map) pairs of each image}.
+        place: of the row among these images.
+    """
     label = benchmark.labels[row]
-    return benchmark.class_names[label], "unseen" if label in benchmark.unseen_classes else "seen"
-
-
-def _heading(name, group):
-    return f"{textwrap.fill(readable(name), _HEADING_WIDTH)}\n{group} class"
+    name, group = benchmark.class_names[label], "unseen" if label in benchmark.unseen_classes else "seen"
+    heading = f"{textwrap.fill(readable(name), _HEADING_WIDTH)}\n{group} class"
+    plots.attention(path, picture, heading, {line: of_line[place] for line, of_line in lines.items()})
+    return name, group
 
 
 def _highest(scores):

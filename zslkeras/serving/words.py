@@ -79,11 +79,21 @@ def read(given, own, attributes, text_encoder=None):
 
 
 def _encoder(given, known, text_encoder):
-    """The encoder that reads; refuses another one than that of the training."""
+    """The encoder that reads; refuses words where there is none."""
     if text_encoder is None and not known:
         name = next(name for name, texts in zip(given.names, given.said, strict=True) if texts)
         wanted = "the folder of a sentence encoder, as the model was trained without one"
         raise InputError(f"text_encoder: got none, and class {name} is described in words; wanted {wanted}")
+    return encoder_of(known, text_encoder)
+
+
+def encoder_of(known, text_encoder=None):
+    """The encoder of a name, or that of the training; refuses another one than that of the training.
+
+    Args:
+        known: what the metadata of a model say about words, or None.
+        text_encoder: see `encoders.load`; that of the model if None.
+    """
     encoder = encoders.load(known["encoder"] if text_encoder is None else text_encoder)
     if known and encoder.digest != known["digest"]:
         wanted = f"{known['digest']} of {known['encoder']}, with which the model was trained"

@@ -25,8 +25,7 @@ from zslkeras.benchmarks import tables
 from zslkeras.errors import InputError, quoted
 from zslkeras.evaluation import metrics
 from zslkeras.images import decode
-from zslkeras.serving import candidates
-from zslkeras.text import encoders
+from zslkeras.serving import candidates, words
 
 CLASSES = 200  # in one request: filling attributes in takes milliseconds for each
 LETTERS = 200  # of a name
@@ -175,16 +174,11 @@ def _encoder(known, given):
     if given is None and (not known or "://" in known["encoder"]):  # nothing is fetched that nobody asked for
         return None
     try:
-        found = encoders.load(known["encoder"] if given is None else given)
-        is_other = known and found.digest != known["digest"]
+        return words.encoder_of(known, given).name
     except InputError:
         if given is not None:
             raise
         return None
-    if is_other and given is not None:
-        wanted = f"{known['encoder']}, with which the model was trained"
-        raise InputError(f"text_encoder: {given} has digest {found.digest}; wanted {known['digest']} of {wanted}")
-    return None if is_other else found.name
 
 
 def _of_text(text, attributes):
