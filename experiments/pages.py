@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 import textwrap
 
 import numpy as np
@@ -20,6 +21,8 @@ FOLDER = "measured"  # of the files, in the folder of results
 WHOLE = "defaults"  # the row of a method with all of its parts
 _STAGES = {"test": "Published test classes", "validation": "Validation classes"}
 _COMPARED = "TH"
+_MARKS = ("<!-- made by python -m experiments.report -->", "<!-- end of what it made -->")
+_WITHIN = re.compile(f"(?<={re.escape(_MARKS[0])}\n).*?(?={re.escape(_MARKS[1])})", re.DOTALL)
 
 _MADE = "This page is made by `python -m experiments.report`; its numbers are those of the files in {}."
 _HOW = (
@@ -46,9 +49,13 @@ def read(path):
     return content
 
 
-def write(results, docs):
-    """Makes the pages anew and removes those that no file speaks for; returns what it did, as text."""
-    docs, pages = pathlib.Path(docs), render(results)
+def write(results, docs, readme):
+    """Makes the pages anew and removes those that no file speaks for, and puts the summary between the marks of the
+    file `readme`, if it has them; returns what it did, as text."""
+    docs, pages, readme = pathlib.Path(docs), render(results), pathlib.Path(readme)
+    if pages and readme.is_file():
+        text = readme.read_text(encoding="utf-8")
+        atomic.write_text(readme, with_summary(text, results))
     for path in docs.glob("*.md"):
         if path.name not in pages:
             path.unlink()
@@ -58,10 +65,15 @@ def write(results, docs):
     return f"{len(pages)} pages in {docs}" if pages else f"nothing is measured in {pathlib.Path(results) / FOLDER}"
 
 
+def with_summary(text, results):
+    """A text with a line for each benchmark and model between its marks."""
+    variants, _ = _variants(_files(results))
+    return _WITHIN.sub(lambda _: _summary(variants) + "\n", text)
+
+
 def render(results):
     """{file name: text} of all pages."""
-    files = [(path, read(path)) for path in sorted((pathlib.Path(results) / FOLDER).rglob("*.json"))]
-    variants, left_out = _variants(files)
+    variants, left_out = _variants(_files(results))
     pages = {}
     for benchmark in sorted({one.benchmark for one in variants}):
         pages[f"{benchmark}.md"] = _of_benchmark(benchmark, variants, left_out)
@@ -112,6 +124,10 @@ class _Variant:
         return [one for content in self.cases.values() for one in content["seeds"]]
 
 
+def _files(results):
+    return [(path, read(path)) for path in sorted((pathlib.Path(results) / FOLDER).rglob("*.json"))]
+
+
 def _variants(files):
     """Every variant, and the files that a newer one of the same name has replaced."""
     groups, variants, left_out = collections.defaultdict(list), [], []
@@ -133,6 +149,36 @@ def _variants(files):
 
 
 # The pages.
+
+
+def _summary(variants):
+    """Each model with its defaults on each benchmark: on published test classes, or on validation classes where these
+    were not opened yet."""
+    rows = []
+    for benchmark in sorted({one.benchmark for one in variants}):
+        here = [one for one in variants if one.benchmark == benchmark and one.name == one.model]
+        for model in sorted({one.model for one in here}, key=lambda name: (name not in YARDSTICKS, name)):
+            one = max((one for one in here if one.model == model), key=lambda one: one.stage == "test")
+            others = {other.model: other for other in here if other.stage == one.stage}
+            cells = [_standing(one, others.get(name)) for name in YARDSTICKS]
+            cells.append(_standing(one, one, "start") if one.first["seeds"][0]["start"] else "")
+            chance = _list(dict.fromkeys(map(_chance, one.cases.values())))
+            numbers = [_percent(_mean(one, metric)) for metric in _COMPARED]
+            rows.append([benchmark, model, one.stage, _seeds(one), chance, *numbers, *cells, _time(one)])
+    columns = ["data", "model", "classes", "seeds", "chance", *_COMPARED]
+    columns += [f"H against {other}" for other in [*map(tables.label, YARDSTICKS), "its own start"]]
+    return _table([*columns, "time"], rows)
+
+
+def _standing(one, other, of=None):
+    """How a variant stands in H to another one, or to its own "start", in words."""
+    if of and not any(seed["state"] for seed in one.seeds):
+        return "kept"
+    found = _paired(one, other, of) if other and (of or other is not one) else None
+    if not found:
+        return ""
+    low, high = found[0]["H"]["interval"]
+    return f"{'ahead' if low > 0 else 'behind' if high < 0 else 'level'}: {_gain(found[0]['H'], found[1])}"
 
 
 def _of_benchmark(benchmark, variants, left_out):

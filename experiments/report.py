@@ -1,7 +1,8 @@
 """python -m experiments.report: makes docs/results/*.md of the files that `experiments.campaign` leaves.
 
 A page for each benchmark has all models in one table, and a page for each model its ablations. Every number in them
-comes from a file under --results; a page that no file speaks for is removed.
+comes from a file under --results; a page that no file speaks for is removed. The table of results in the README is made
+too.
 
 python -m experiments.report --html RUN [RUN ...]: one HTML file about finished runs, which opens without a network.
 """
@@ -17,6 +18,7 @@ class Settings:
 
     results: str = flags.flag("results", "the folder of the campaign's files")
     docs: str = flags.flag("docs/results", "the folder of the pages")
+    readme: str = flags.flag("README.md", "the file that gets a summary between its two marks, if it has them")
     html: bool = flags.flag(False, "report on the folders of finished runs, as in --html runs/msdn-shapes")
     out: str | None = flags.flag(None, "--html: the file to write; report.html in the first run if not given")
 
@@ -24,14 +26,17 @@ class Settings:
 def main(settings, folders):
     from experiments import html, pages  # need numpy, so only after the flags are checked
 
-    print(html.write(folders, settings.out) if settings.html else pages.write(settings.results, settings.docs))
+    if settings.html:
+        print(html.write(folders, settings.out))
+    else:
+        print(pages.write(settings.results, settings.docs, settings.readme))
 
 
 def _check(settings, given, folders):
     flags.part_of("html", given, "out")
     if settings.html and not folders:
         raise flags.InputError("--html: got no folder; wanted those of finished runs, as in --html runs/msdn-shapes")
-    if settings.html and (other := given & {"results", "docs"}):
+    if settings.html and (other := given & {"results", "docs", "readme"}):
         raise flags.InputError(f"--{min(other)}: got it with --html, which reads runs; wanted one of them")
     if folders and not settings.html:
         raise flags.InputError(f"got {folders[0]!r}; wanted --html before the folders of runs")

@@ -237,6 +237,32 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     commands.assert_refused(ran, path.name, "has format 99; wanted 1")
 
 
+def test_the_summary_has_a_line_for_each_benchmark_and_model_and_says_how_it_stands(tmp_path):
+    right = ([5, 5], [5, 5], [5, 5])
+    better = ([9, 9], [9, 9], [9, 9])
+    put(tmp_path, "eszsl", seed(0, *better))
+    put(tmp_path, "eszsl", seed(0, *right, best=0.5), stage="test")
+    put(tmp_path, "msdn", seed(0, *right))
+    put(tmp_path, "msdn", seed(0, *better, best=0.9, start=judged(*right)), stage="test")
+    put(tmp_path, "msdn", seed(0, *right), settings={"epochs": 1}, row="baseline")  # a row of its table is not shown
+    put(tmp_path, "jlaf", seed(0, *right, start=judged(*right), state=0))
+    summary = pages.with_summary("\n".join(["# Results", *pages._MARKS, "After."]), tmp_path)
+    rows = tables_of(summary)["Results"]
+    assert [(row["model"], row["classes"], row["T"], row["H"]) for row in rows] == [
+        ("eszsl", "test", "50.0", "50.0"),
+        ("jlaf", "validation", "50.0", "50.0"),
+        ("msdn", "test", "90.0", "90.0"),
+    ]
+    assert [row["H against ESZSL"] for row in rows] == [
+        "",
+        "behind: -40.0 [-40.0, -40.0]",
+        "ahead: +40.0 [+40.0, +40.0]",
+    ]
+    assert [row["H against its own start"] for row in rows] == ["", "kept", "ahead: +40.0 [+40.0, +40.0]"]
+    assert summary.startswith("# Results") and summary.endswith("After.")
+    assert pages.with_summary("no marks", tmp_path) == "no marks"
+
+
 def test_the_pages_of_this_checkout_are_those_of_its_files():
     docs = commands.ROOT / "docs" / "results"
     kept = {path.name: path.read_text() for path in docs.glob("*.md")}
