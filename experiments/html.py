@@ -34,7 +34,7 @@ _KIND = {
     "selected": {
         metric: {"mean": OrNull(float), "std": OrNull(float), "interval_classes": [OrNull(float)]} for metric in METRICS
     },
-    "best_on_test": _NUMBERS,
+    "best_on_test": OrNull(_NUMBERS),
     "yardsticks": Each({**_NUMBERS, "versus": dict}),
     "start": OrNull({**_NUMBERS, "versus": dict, "kept": int}),
     "classes": {"seen": int, "unseen": int},
@@ -150,7 +150,8 @@ def _numbers(result, yardsticks, several):
     if several:
         rows.append(("std over seeds", [percent(selected[metric]["std"]) for metric in METRICS], False))
     rows.append(("95 % over classes", [span(selected[metric]["interval_classes"]) for metric in METRICS], False))
-    rows.append(("best on test, as papers report", percents(result["best_on_test"]), False))
+    if best := result["best_on_test"]:
+        rows.append(("best on test, as papers report", percents(best), False))
     if start := result["start"]:
         rows.append(("its start, the closed form", percents(start), False))
     rows += [(f"{label(name)}, selected on validation", percents(one), False) for name, one in yardsticks.items()]

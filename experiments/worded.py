@@ -15,6 +15,7 @@ from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
 
 SHOWN, MANY = ("T", "H"), 12  # metrics; attributes in the longer sentences
+WEIGHTS = (0.25, 0.5, 1.0)  # of text beside attributes, where both have unit length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +80,21 @@ def ways(encoder, told, few):
 
     found = {"attributes": lambda benchmark: benchmark.class_embeddings}
     found |= {f"text: {kind}": text(kind) for kind in kinds}
+    found |= {f"attributes, {kind} by {one:g}": beside(text(kind), one) for kind in kinds for one in WEIGHTS}
     for kind in kinds:
         found[f"attributes by regression: {kind}"] = guessed(regression(encoder), text(kind))
     for kind in kinds:
         found[f"attributes by similarity: {kind}"] = guessed(similarity(encoder, kinds[kind]), text(kind))
     return found
+
+
+def beside(text, weight):
+    """Attributes and text side by side."""
+
+    def embed(benchmark):
+        return np.hstack([files.unit_rows(benchmark.class_embeddings), weight * text(benchmark)])
+
+    return embed
 
 
 def made(benchmark, most):

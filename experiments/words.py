@@ -1,10 +1,11 @@
 """python -m experiments.words --dataset PATH --text_encoder DIR: what words are worth on your data, beside attributes.
 
-Takes stage tune of some draws of validation classes. A model is trained on attributes and on text embeddings, and the
-validation classes are then described by attributes, by their names, by what the table says of them, and by sentences
-that are made of their attributes. A model of attributes is asked in words in two ways: by the regression that
-zslkeras.predict uses, and by how similar the words are to the name of each attribute. Each row has its own settings and
-gamma, chosen on the same classes. The published test classes are not opened.
+Takes stage tune of some draws of validation classes. A model is trained on attributes, on text embeddings, and on both
+side by side ("attributes, names by 0.5": the text has half the length). The validation classes are then described by
+attributes, by their names, by what the table says of them, and by sentences that are made of their attributes. A model
+of attributes is asked in words in two ways: by the regression that zslkeras.predict uses, and by how similar the words
+are to the name of each attribute. Each row has its own settings and gamma, chosen on the same classes. The published
+test classes are not opened.
 """
 
 import dataclasses

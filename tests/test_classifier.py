@@ -690,6 +690,18 @@ def test_an_export_of_version_0_1_opens_and_says_what_it_lacks(saved, of_birds, 
         old.keras_model  # noqa: B018
 
 
+def test_the_last_training_ends_with_the_chosen_state(birds, tmp_path):
+    """What comes after it would only tell what is best on the test classes, which nobody asks for here."""
+    harmful = {"epochs": 2, "learning_rate": 0.05, "batch_size": 64}
+    made = fit(birds, "aspn", features="filters", unseen="0.2", settings=harmful, out=tmp_path / "run")
+    finished = made._inside.finished
+    assert len(finished.choice.history) == 3
+    assert len(finished.history) == finished.choice.state + 1 < 3
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["best_on_test"] is None
+    again = zslkeras.load(tmp_path / "run")
+    assert again.gamma == made.gamma and len(again._inside.finished.history) == len(finished.history)
+
+
 @pytest.mark.long
 def test_training_goes_on_where_it_was_killed_and_refuses_another(birds, tmp_path, monkeypatch):
     out = tmp_path / "run"

@@ -94,7 +94,9 @@ def fit(
     source = _with_features(source, kinds, backbone, weights, say)
     if chosen:
         minutes = minutes and minutes / len(seeds)
-        experiment = protocol.Experiment(model, chosen, source, machine, out, logs=False, minutes=minutes)
+        experiment = protocol.Experiment(
+            model, chosen, source, machine, out, logs=False, minutes=minutes, best_on_test=False
+        )
         finished, verdict = _trained(experiment, seeds, say), None
     else:
         experiment, finished, verdict = _compared(source, machine, minutes, seeds, out, weights, say)
@@ -439,9 +441,10 @@ def _trained(experiment, seeds, say):
     tune, out = experiment.load("tune"), experiment.out
     for line in _heading(experiment.model, tune):
         say(line)
-    limits = {"minutes": experiment.minutes} if experiment.minutes else {}
+    more = {"select": "val", "best_on_test": experiment.best_on_test}
+    more |= {"minutes": experiment.minutes} if experiment.minutes else {}
     configs, final = {None: experiment.config}, protocol.published_digest(experiment.data, tune.kind)
-    identity = runs.identity(experiment.model, experiment.machine, tune, configs, final, select="val", **limits)
+    identity = runs.identity(experiment.model, experiment.machine, tune, configs, final, **more)
 
     def expect(tune, final):
         say(tables.expected(len(seeds), tune, final))
@@ -457,14 +460,15 @@ def _compared(source, machine, minutes, seeds, out, weights, say):
     for line in _heading(AUTO, tune):
         say(line)
     final = protocol.published_digest(source, tune.kind)
-    identity = runs.identity(AUTO, machine, tune, {}, final, minutes=minutes, weights=weights)
+    identity = runs.identity(AUTO, machine, tune, {}, final, minutes=minutes, weights=weights, best_on_test=False)
     first, *others = seeds
     with runs.opened(out, identity, resume=None) if out else contextlib.nullcontext():
         found = automatic.compare(source, machine, minutes, first, out, say, weights)
         for text in (found.table, found.verdict):
             say(text)
-        choices = itertools.chain([found.choice], (protocol.select(found.best, seed) for seed in others))
-        return found.best, [protocol.finish(found.best, choice) for choice in choices], found.verdict
+        best = dataclasses.replace(found.best, best_on_test=False)
+        choices = itertools.chain([found.choice], (protocol.select(best, seed) for seed in others))
+        return best, [protocol.finish(best, choice) for choice in choices], found.verdict
 
 
 def _heading(model, tune):

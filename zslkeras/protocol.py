@@ -54,6 +54,7 @@ class Experiment:
         logs: whether to write logs for TensorBoard.
         minutes: for both stages of a seed; training ends before it would take longer, but for its first epoch where
             that alone takes longer. None for no limit.
+        best_on_test: whether stage final goes on after the chosen state, to find what is best on the test classes.
         watch: what else the logs show of stage tune: (data, benchmark, fold, folder) -> a Keras callback.
     """
 
@@ -64,6 +65,7 @@ class Experiment:
     out: pathlib.Path | None = None
     logs: bool = True
     minutes: float | None = None
+    best_on_test: bool = True
     watch: typing.Callable | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
@@ -327,7 +329,7 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
         _judge(benchmark, choice, conditioning.weights(experiment.config)),
         seed,
         path,
-        states=_states(benchmark, choice) if choice else None,
+        states=_states(experiment, benchmark, choice) if choice else None,
         callbacks=_callbacks(experiment, name, benchmark, fold, selecting=choice is None),
         jit=experiment.machine.jit,
         title=f"{experiment.model} {name}",
@@ -343,10 +345,11 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
     return run
 
 
-def _states(benchmark, choice):
+def _states(experiment, benchmark, choice):
     """How many states stage final goes through. Those after the chosen one are judged for the column "best on test"
-    alone, so they are left out where it is unknown, for want of test images of unseen classes."""
-    return choice.states if len(benchmark.test_unseen) else choice.state + 1
+    alone, so they are left out where nobody asks for it, or where it is unknown, for want of test images of unseen
+    classes."""
+    return choice.states if experiment.best_on_test and len(benchmark.test_unseen) else choice.state + 1
 
 
 def _final(tune):

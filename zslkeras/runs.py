@@ -21,7 +21,7 @@ from zslkeras.training.machine import Machine
 from zslkeras.version import __version__, versions
 
 FORMAT = 1  # of the folder; a new layout gets a new number, which older code refuses
-_IDENTITY = {"format": int, "precision?": str}  # of what `reopened` needs; all of it is compared
+_IDENTITY = {"format": int, "precision?": str, "best_on_test?": bool}  # of what `reopened` needs; all of it is compared
 _RESULT = {
     "config": dict,
     "data": {"name": str, "root": OrNull(str), "options": dict},
@@ -145,7 +145,8 @@ def reopened(path, data_root=None, images=None, seeds=None, argument="run"):
         _require_format(places[0], identity)
     settings = config.build(MODELS[name], name, result["config"])
     machine = Machine(precision=identity.get("precision", Machine.precision))
-    experiment = protocol.Experiment(name, settings, data, machine, path, logs=False)
+    whole = identity.get("best_on_test", True)
+    experiment = protocol.Experiment(name, settings, data, machine, path, logs=False, best_on_test=whole)
     digest = protocol.published(experiment).digest
     if digest != result["dataset_digest"]:
         was = result["dataset_digest"]
@@ -175,7 +176,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "seeds": [one.choice.seed for one in finished],
         "selected_on_validation": bool(finished[0].choice.history),
         "selected": _selected(finished),
-        "best_on_test": best_on_test(finished),
+        "best_on_test": best_on_test(finished) if experiment.best_on_test else None,
         "start": _start(finished),
         "yardsticks": {
             name: _selected([other])

@@ -4,8 +4,10 @@ import ast
 import dataclasses
 import inspect
 import math
+import types
 import typing
 
+import numpy as np
 import pytest
 
 from zslkeras.errors import InputError
@@ -282,3 +284,23 @@ def test_every_ablation_of_every_model_is_a_config(name):
     model = MODELS[name]
     for row in model.ablations:
         assert isinstance(config.build(model, name, config.ablation(model, name, row)), model.Config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled(Config):
+    epochs: int = setting("auto", least=1, auto=True)
+    patience: int | None = setting("auto", least=1, auto=True)
+
+
+def test_few_or_small_rows_get_many_epochs_and_patience_is_a_quarter_of_them():
+    def known(rows, numbers, asked=None):
+        benchmark = types.SimpleNamespace(class_embeddings=np.zeros([5, 300]), train=range(rows))
+        return config.scheduled(asked or Scheduled(), benchmark, numbers, 6, 90)
+
+    assert known(2000, 60_000) == {"epochs": 6, "patience": 10}  # 5.6
+    assert known(250, 60_000) == {"epochs": 44, "patience": 11}
+    assert known(2000, 6_000) == {"epochs": 56, "patience": 14}
+    assert known(10, 10) == {"epochs": 90, "patience": 22}
+    assert known(10**6, 10**6) == {"epochs": 6, "patience": 10}
+    assert known(250, 60_000, Scheduled(epochs=80)) == {"patience": 20}
+    assert known(250, 60_000, Scheduled(patience=None)) == {"epochs": 44}

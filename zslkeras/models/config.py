@@ -12,6 +12,8 @@ import typing
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.names import AUTO
 
+_PRODUCTS = 2e11  # of an attribute and a number of the input in a training, see docs/notes/closed_form.md
+_PATIENCE = 10  # epochs without a gain, at least
 _BOUNDS = {
     "least": ("at least", operator.ge),
     "above": ("more than", operator.gt),
@@ -37,6 +39,26 @@ def setting(default, *, choices=None, least=None, most=None, above=None, below=N
 def epochs_for(rows, images, least, most):
     """How many epochs show a model about so many images: of few rows many, within bounds."""
     return min(max(round(images / rows), least), most)
+
+
+def scheduled(config, benchmark, numbers, least, most):
+    """{setting: value} of `epochs` and `patience`, where these are "auto".
+
+    A training has as many epochs as its products of an attribute with a number of the input allow: of few rows, or of
+    small ones, many. A quarter of the epochs without a gain ends it, but never fewer than ten.
+
+    Args:
+        config: of the model.
+        benchmark: of stage tune.
+        numbers: in a row of the input.
+        least, most: bounds of the epochs.
+    """
+    epochs = config.epochs
+    if epochs == AUTO:
+        images = _PRODUCTS / (numbers * benchmark.class_embeddings.shape[1])
+        epochs = epochs_for(len(benchmark.train), images, least, most)
+    found = {"epochs": epochs, "patience": max(_PATIENCE, epochs // 4)}
+    return {name: value for name, value in found.items() if getattr(config, name) == AUTO}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ from zslkeras.images import augment, backbones
 from zslkeras.models import conditioning
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
-from zslkeras.models.config import epochs_for, setting
+from zslkeras.models.config import scheduled, setting
 from zslkeras.models.layers import (
     SCALINGS,
     VARIANCE_EPSILON,
@@ -48,7 +48,8 @@ from zslkeras.models.optimizers import AdamWithSlowPart, adam
 from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import AUTO, SAMPLERS
 
-_TOKENS, _LEAST, _MOST = 3_600_000, 2, 20  # of images and attributes in training, and bounds of epochs
+_SCHEDULE = 1, 45  # bounds of epochs
+_IMAGE = 3 * 160**2  # numbers in an image, as pretrained backbones read it
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
@@ -97,13 +98,12 @@ class DRMNConfig(BesideConfig):
     batch_size: int = setting(32, least=1)  # what SIT's B * A tokens allow
     epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
-    patience: int | None = setting(10, least=1)
+    patience: int | None = setting(AUTO, least=1, auto=True)
 
     def known(self, benchmark):
-        """As in the base; few rows need many epochs, and an image takes as long as it has attributes."""
-        images = _TOKENS / benchmark.class_embeddings.shape[1]
-        epochs = epochs_for(len(benchmark.train), images, _LEAST, _MOST)
-        return super().known(benchmark) | ({"epochs": epochs} if self.epochs == AUTO else {})
+        """As in the base: the schedule."""
+        numbers = _IMAGE if benchmark.kind == "images" else sum(map(math.prod, benchmark.input_shape))
+        return super().known(benchmark) | scheduled(self, benchmark, numbers, *_SCHEDULE)
 
 
 def spatial_attention(regions, lookups):

@@ -21,13 +21,14 @@ Deviations, each a field of the config; the ablation "printed" has the printed f
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
-from zslkeras.models.config import epochs_for, setting
+from zslkeras.models.config import scheduled, setting
 from zslkeras.models.layers import (
     NORM_FLOOR,
     SCALINGS,
@@ -41,7 +42,7 @@ from zslkeras.models.layers import (
 from zslkeras.models.optimizers import adam
 from zslkeras.names import AUTO, SAMPLERS
 
-_SCHEDULE = 36_000, 4, 60  # images, and bounds of epochs; see config.epochs_for
+_SCHEDULE = 10, 90  # bounds of epochs
 _NUMBERS_AT_ONCE = 2**24  # of each tensor over images and classes while classes are scored
 
 # float32 in every precision: the products are small, and latents differ little between classes.
@@ -76,11 +77,11 @@ class JLAFConfig(BesideConfig):
     batch_size: int = setting(64, least=1)
     epochs: int = setting(AUTO, least=1, auto=True)
     sampler: str = setting("plain", choices=SAMPLERS)
-    patience: int | None = setting(10, least=1)
+    patience: int | None = setting(AUTO, least=1, auto=True)
 
     def known(self, benchmark):
-        """As in the base: few rows need many epochs."""
-        return {} if self.epochs != AUTO else {"epochs": epochs_for(len(benchmark.train), *_SCHEDULE)}
+        """As in the base: the schedule."""
+        return scheduled(self, benchmark, math.prod(benchmark.input_shape), *_SCHEDULE)
 
 
 def class_loss(scores, labels, tau=1.0):

@@ -22,6 +22,7 @@ default, is what it computes; "paper" is what is printed.
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -29,7 +30,7 @@ import tensorflow as tf
 
 from zslkeras.models.base import ZeroShotModel
 from zslkeras.models.conditioning import BesideConfig
-from zslkeras.models.config import epochs_for, setting
+from zslkeras.models.config import scheduled, setting
 from zslkeras.models.layers import NORM_FLOOR, SCALINGS, FeatureScaling, inverse_norm, l2_normalize, scaled_maps
 from zslkeras.models.losses import self_calibration, self_calibration_as_printed
 from zslkeras.models.optimizers import CoupledRMSprop, adam
@@ -44,7 +45,7 @@ _WEIGHTS = {
     "baseline": ("w1",),
 }
 _FROM_VISUAL = ("w3", "w_att")  # stored [F, W]; the others are [W, F]
-_SCHEDULE = 36_000, 4, 60  # images, and bounds of epochs; see config.epochs_for
+_SCHEDULE = 6, 90  # bounds of epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +81,11 @@ class MSDNConfig(BesideConfig):
     region_scaling: str = setting(AUTO, choices=SCALINGS, auto=True)
     # Of class embeddings, fitted on the seen classes.
     embedding_scaling: str = setting("centred_l2", choices=SCALINGS, auto=True)
-    patience: int | None = setting(10, least=1)
+    patience: int | None = setting(AUTO, least=1, auto=True)
 
     def known(self, benchmark):
-        """As in the base: few rows need many epochs."""
-        return {} if self.epochs != AUTO else {"epochs": epochs_for(len(benchmark.train), *_SCHEDULE)}
+        """As in the base: the schedule."""
+        return scheduled(self, benchmark, math.prod(benchmark.input_shape), *_SCHEDULE)
 
 
 def project(regions, lookups):

@@ -8,6 +8,7 @@ where the paper is silent, what version 0.1 had.
 _V1 = {
     "msdn": {
         "closed_form": 0.0,
+        "patience": 10,
         "optimizer": "rmsprop",
         "learning_rate": 1e-4,
         "weight_decay": 1e-4,
@@ -19,6 +20,7 @@ _V1 = {
     },
     "jlaf": {
         "closed_form": 0.0,
+        "patience": 10,
         "alpha": 0.5,
         "encoder_activation": "sigmoid",
         "region_dropout": 0.0,
@@ -56,6 +58,7 @@ _V1 = {
     },
     "drmn": {
         "closed_form": 0.0,
+        "patience": 10,
         "lambda_sc": 0.1,
         "learning_rate": 1e-3,
         "halve_every": 10,
