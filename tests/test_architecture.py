@@ -53,12 +53,10 @@ NEVER = (("zslkeras.models*", "zslkeras.training*"), ("zslkeras.benchmarks*", "z
 # Of a model's package: the parts that methods share. One method never imports another.
 SHARED = ("base", "conditioning", "config", "layers", "losses", "optimizers", "own_backbone")
 SHARED += ("epochs", "rows", "solved")
+RESEARCH = ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report", "words", "gpu", "book")
 COMMANDS = (
     *(f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")),
-    *(
-        f"experiments.{name}"
-        for name in ("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report", "words", "gpu")
-    ),
+    *(f"experiments.{name}" for name in RESEARCH),
     "tuning.run",
 )
 NUMPY_ONLY = tuple(f"zslkeras.evaluation.{name}" for name in ("metrics", "calibration", "confidence", "uncertainty"))

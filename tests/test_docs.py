@@ -83,7 +83,7 @@ def test_every_other_block_is_output_python_or_known_by_its_first_words():
                 continue
             first = text.split()[0]
             known = text.startswith("$ ") or first in ("make", "pip", "python3") or marked or any(commands(text))
-            known = known or language == "toml" or first in (".venv/bin/python", "SEARCH=")
+            known = known or language in ("mermaid", "text", "toml") or first in (".venv/bin/python", "SEARCH=")
             assert known or re.match(r"(data|animals)/", first), f"{page}:{line}: mark it, or make it a command"
 
 

@@ -15,6 +15,8 @@ import os
 import pathlib
 import time
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -24,7 +26,7 @@ from zslkeras.benchmarks import files
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import confidence, metrics, tables, uncertainty
 from zslkeras.images import backbones, extract
-from zslkeras.models import MODELS, config
+from zslkeras.models import MODELS, base, config
 from zslkeras.names import AUTO, BENCHMARKS
 from zslkeras.serving import (
     answers,
@@ -46,19 +48,19 @@ _SIZE, _AT_ONCE = 224, 32  # pixels of the images that it gets, and how many at 
 
 
 def fit(
-    data,
-    model=AUTO,
-    seed=0,
+    data: benchmarks.Benchmark | str | os.PathLike[str],
+    model: str = AUTO,
+    seed: int | Sequence[int] = 0,
     *,
-    settings=None,
-    minutes=None,
-    out=None,
-    machine=None,
-    backbone=BACKBONE,
-    weights=None,
-    say=print,
-    **options,
-):
+    settings: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+    machine: Machine | None = None,
+    backbone: str = BACKBONE,
+    weights: str | os.PathLike[str] | None = None,
+    say: Callable[[str], object] = print,
+    **options: Any,
+) -> "ZeroShotClassifier":
     """Trains a classifier. What has to be chosen is chosen on validation classes, which are held out of training.
 
     Args:
@@ -110,7 +112,13 @@ def fit(
     return made
 
 
-def load(path, *, data_root=None, images=None, weights=None):
+def load(
+    path: str | os.PathLike[str],
+    *,
+    data_root: str | os.PathLike[str] | None = None,
+    images: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] | None = None,
+) -> "ZeroShotClassifier":
     """Opens a classifier.
 
     Args:
@@ -161,43 +169,53 @@ class ZeroShotClassifier:
         self._inside, self.verdict = inside, verdict
 
     @property
-    def method(self):
+    def method(self) -> str:
         return self._inside.method
 
     @property
-    def keras_model(self):
+    def keras_model(self) -> base.ZeroShotModel:
         return self._inside.keras_model
 
     @property
-    def gamma(self):
+    def gamma(self) -> float:
         return self._inside.gamma
 
     @property
-    def class_names(self):
+    def class_names(self) -> tuple[str, ...]:
         return self._inside.classes.names
 
     @property
-    def trained(self):
+    def trained(self) -> np.ndarray:
         return self._inside.classes.seen
 
     @property
-    def class_embeddings(self):
+    def class_embeddings(self) -> np.ndarray:
         return self._inside.classes.embeddings
 
     @property
-    def attribute_names(self):
+    def attribute_names(self) -> tuple[str, ...]:
         return tuple(candidates.attribute_names(self._inside.attributes))
 
     @property
-    def validation(self):
+    def validation(self) -> dict[str, float]:
         return self._inside.validation
 
     @property
-    def calibration(self):
+    def calibration(self) -> dict[str, float]:
         known = self._inside.confidence
         return export.calibration(known) if known is not None else {}
 
-    def predict(self, images, classes=None, *, top=None, known=False, missing="fill", reject=None, text_encoder=None):
+    def predict(
+        self,
+        images: Any,
+        classes: Any = None,
+        *,
+        top: int | None = None,
+        known: bool = False,
+        missing: str = "fill",
+        reject: float | None = None,
+        text_encoder: str | os.PathLike[str] | None = None,
+    ) -> Any:
         """The class of each image.
 
         Args:
@@ -227,14 +245,30 @@ class ZeroShotClassifier:
             made.add(answers.answers(scores, labels, classes, top, kept, rejected))
         return made[0] if single else made
 
-    def score(self, images, classes=None, *, known=False, missing="fill", text_encoder=None):
+    def score(
+        self,
+        images: Any,
+        classes: Any = None,
+        *,
+        known: bool = False,
+        missing: str = "fill",
+        text_encoder: str | os.PathLike[str] | None = None,
+    ) -> answers.Scores:
         """Calibrated scores [B, K], with gamma for classes that were never trained, and the K names.
 
         Arguments are those of `predict`. One image has one row.
         """
         return self._table(images, self._among(classes, known, missing, text_encoder))
 
-    def probabilities(self, images, classes=None, *, known=False, missing="fill", text_encoder=None):
+    def probabilities(
+        self,
+        images: Any,
+        classes: Any = None,
+        *,
+        known: bool = False,
+        missing: str = "fill",
+        text_encoder: str | os.PathLike[str] | None = None,
+    ) -> answers.Probabilities:
         """Probabilities [B, K], given that an image shows one of the K classes, and the K names.
 
         They are softmax(scores / temperature), with a temperature that was fitted on validation rows. Arguments are
@@ -246,7 +280,9 @@ class ZeroShotClassifier:
         made.images = scores.images
         return made
 
-    def evaluate(self, data=None, **options):
+    def evaluate(
+        self, data: benchmarks.Benchmark | str | os.PathLike[str] | None = None, **options: Any
+    ) -> answers.Evaluation:
         """The metrics on the test images of a benchmark, with 95 % intervals over images and over classes.
 
         Args:
@@ -281,7 +317,7 @@ class ZeroShotClassifier:
             errors = tests.error(1.0), tests.error(known.temperature)
         return answers.Evaluation(numbers, uncertainty.intervals(outcomes, self.gamma), chance, title, errors)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Writes a folder for `zslkeras.load`, `zslkeras predict`, `zslkeras serve` and `tf.saved_model.load`.
 
         It takes images where the classifier does, and otherwise rows of what the model takes.

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,14 @@ def default_root():
     return pathlib.Path(os.environ.get("ZSLKERAS_DATA") or "data")
 
 
-def load(name, root=None, stage="tune", inputs="features", fold=0, **options):
+def load(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    stage: str = "tune",
+    inputs: str = "features",
+    fold: int = 0,
+    **options: Any,
+) -> Benchmark:
     """Reads one stage of a benchmark.
 
     Args:

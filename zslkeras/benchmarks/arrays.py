@@ -1,6 +1,9 @@
 """A benchmark made of arrays that are in memory already."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from zslkeras.benchmarks import files
 from zslkeras.benchmarks.benchmark import Benchmark, draw_held_out
@@ -8,18 +11,18 @@ from zslkeras.errors import InputError, did_you_mean
 
 
 def from_arrays(
-    features,
-    labels,
-    class_embeddings,
-    class_names=None,
-    unseen=None,
+    features: ArrayLike | tuple[np.ndarray, ...],
+    labels: ArrayLike,
+    class_embeddings: ArrayLike | Mapping[str, Sequence[float]],
+    class_names: Sequence[str] | None = None,
+    unseen: ArrayLike | None = None,
     *,
-    attribute_names=(),
-    attribute_vectors=None,
-    normalize=True,
-    name="arrays",
-    seed=0,
-):
+    attribute_names: Sequence[str] = (),
+    attribute_vectors: ArrayLike | None = None,
+    normalize: bool = True,
+    name: str = "arrays",
+    seed: int = 0,
+) -> Benchmark:
     """A benchmark of stage "final".
 
     Args:
@@ -38,7 +41,7 @@ def from_arrays(
     Returns:
         A Benchmark.
     """
-    if isinstance(class_embeddings, dict):
+    if isinstance(class_embeddings, Mapping):
         if class_names is not None:
             raise InputError("class_names: got them beside names in class_embeddings; wanted one of the two")
         class_names, class_embeddings = tuple(class_embeddings), list(class_embeddings.values())
