@@ -107,6 +107,29 @@ def test_the_index_names_every_page():
     )
 
 
+def test_the_sentences_of_troubleshooting_are_those_of_the_code():
+    code = "".join(path.read_text() for name in ("zslkeras", "experiments") for path in (ROOT / name).rglob("*.py"))
+    code = re.sub(r'"\s*f?"', "", code)  # texts in several parts
+    lines = [line for line in (ROOT / "docs/troubleshooting.md").read_text().splitlines() if line.startswith("| `")]
+    assert len(lines) > 20
+    for line in lines:
+        for sentence in re.findall(r"`([^`]+)`", line.split(" | ")[0]):
+            assert sentence in code, sentence
+
+
+def test_the_pages_of_models_name_what_is_in_the_code():
+    pages_of_models = sorted((ROOT / "docs/models").glob("*.md"))
+    assert pages_of_models
+    for path in pages_of_models:
+        code = (ROOT / f"zslkeras/models/{path.stem}.py").read_text()
+        (table,) = re.findall(r"^## From the paper to the code$(.*?)^## ", path.read_text(), re.DOTALL | re.MULTILINE)
+        rows = [line.split(" | ") for line in table.splitlines() if line.startswith("|")][2:]
+        names = [name for row in rows for name in re.findall(r"`([^`]+)`", row[1])]
+        assert len(names) > 5, path.name
+        for name in names:
+            assert name in code, f"{path.name}: {name}"
+
+
 def test_the_readme_is_short_and_its_results_are_those_of_the_files():
     text = (ROOT / "README.md").read_text()
     assert text.count("\n") <= 200
