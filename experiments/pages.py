@@ -27,15 +27,15 @@ _WITHIN = re.compile(f"(?<={re.escape(_MARKS[0])}\n).*?(?={re.escape(_MARKS[1])}
 _MADE = "This page is made by `python -m experiments.report`; its numbers are those of the files in {}."
 _HOW = (
     "Percent. Each number is a mean over seeds, ± their standard deviation (ddof 1) where there are several, with its "
-    "95 % interval over classes in brackets: the mean of those of all seeds and draws. A gain is a difference "
-    "paired class by class, with its interval over the classes of all draws. U0, S0, H0 are at gamma 0. Time is that "
+    "95 % interval over classes in brackets: the mean of those of all seeds and folds. A gain is a difference "
+    "paired class by class, with its interval over the classes of all folds. U0, S0, H0 are at gamma 0. Time is that "
     "of one seed: training and judging, in all its stages."
 )
 _CHOSEN = {
     "test": "State and gamma were chosen on validation classes. What is best on test is what choosing on these classes "
     "would have given, as papers report.",
     "validation": "State and gamma were chosen on the very classes that are judged here, for every row in the same "
-    "way: U, S and H look better than they are, and rows are to be compared with each other. Draw 0 has the published "
+    "way: U, S and H look better than they are, and rows are to be compared with each other. Fold 0 has the published "
     "validation classes.",
 }
 _WIDTH = 118  # of a line of text
@@ -189,7 +189,7 @@ def _of_benchmark(benchmark, variants, left_out):
             continue
         yardsticks = {one.model: one for one in rows if one.model in YARDSTICKS and one.name == one.model}
         rows.sort(key=lambda one: (one.model not in YARDSTICKS, one.model, one.name != one.model, one.name))
-        columns = ["model", *(["draws"] if stage == "validation" else []), "seeds"]
+        columns = ["model", *(["folds"] if stage == "validation" else []), "seeds"]
         columns += ["T", "U", "S", "H", "AUSUC", "U0 / S0 / H0", *(["best on test, T / H"] if stage == "test" else [])]
         others = [*map(tables.label, YARDSTICKS), "its own start"]
         columns += [f"{metric} over {other}" for other in others for metric in _COMPARED]
@@ -206,7 +206,7 @@ def _of_benchmark(benchmark, variants, left_out):
 
 
 def _line(one, stage, yardsticks):
-    cells = [one.name, *([_draws(one)] if stage == "validation" else []), _seeds(one)]
+    cells = [one.name, *([_folds(one)] if stage == "validation" else []), _seeds(one)]
     cells += [_number(one, metric) for metric in ("T", "U", "S", "H", "AUSUC")]
     cells.append(" / ".join(_percent(_mean(one, metric)) for metric in ("U0", "S0", "H0")))
     if stage == "test":
@@ -246,7 +246,7 @@ def _compared(model, rows, whole):
     """A table of rows of which one is the whole method, if that was measured, and what the paper says of them."""
     rows = sorted(rows, key=lambda one: (one is whole, one.first["place"] or 0, row_of(one.first)))
     lines = [_text(_data(rows), _beside(whole or rows[0]), _CHOSEN[rows[0].stage]), ""]
-    columns = ["row", "differs in", "draws", "seeds", "T", "H", "H0", "AUSUC"]
+    columns = ["row", "differs in", "folds", "seeds", "T", "H", "H0", "AUSUC"]
     columns += [*(f"{metric}: {WHOLE} over it" for metric in _COMPARED), "time", "commit"]
     alike = len({(one.preset, one.changed) for one in rows}) == 1  # then the heading says what they share
     lines.append(_table(columns, [_ablation(one, whole, one.row if alike else row_of(one.first)) for one in rows]))
@@ -260,7 +260,7 @@ def _ablation(one, whole, name):
     differs = {
         key: value for key, value in settings.items() if whole and value != whole.first["settings"].get(key, value)
     }
-    cells = [name, ", ".join(_pairs(differs)), _draws(one), _seeds(one)]
+    cells = [name, ", ".join(_pairs(differs)), _folds(one), _seeds(one)]
     cells += [_number(one, metric) for metric in ("T", "H", "H0", "AUSUC")]
     cells += _gains(whole, one) if whole and whole is not one else [""] * len(_COMPARED)
     return [*cells, _time(one), _commits(one)]
@@ -293,7 +293,7 @@ def _verdict(entry):
 
 
 def _number(one, metric):
-    """Mean over seeds and draws, ± over the seeds' means over draws, and the interval."""
+    """Mean over seeds and folds, ± over the seeds' means over folds, and the interval."""
     per_seed = _per_seed(one, metric)
     column = metrics.summary(per_seed)
     text = _percent(column["mean"])
@@ -304,7 +304,7 @@ def _number(one, metric):
 
 
 def _per_seed(one, metric, of="numbers"):
-    """The mean over draws for each seed that all draws have."""
+    """The mean over folds for each seed that all folds have."""
     by_case = [
         {entry["seed"]: _known(entry[of][metric]) for entry in content["seeds"]} for content in one.cases.values()
     ]
@@ -339,7 +339,7 @@ def _gain(entry, shared):
 
 
 def _paired(one, other, of=None):
-    """(`uncertainty.paired` over the cases that both have, "" or which draws these are); None if they share none."""
+    """(`uncertainty.paired` over the cases that both have, "" or which folds these are); None if they share none."""
     shared = [key for key in one.cases if key in other.cases and _images(one, key) == _images(other, key)]
     if not shared:
         return None
@@ -395,7 +395,7 @@ def _beside(one):
     return "The method stands alone, as in its paper (closed_form=0)."
 
 
-def _draws(one):
+def _folds(one):
     return _list(dict.fromkeys(content["case"]["fold"] for content in one.cases.values()))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from zslkeras import atomic, protocol
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, uncertainty
-from zslkeras.models import MODELS, config
+from zslkeras.models import MODELS, conditioning, config
 from zslkeras.structure import OrNull
 from zslkeras.training import strategies
 from zslkeras.training.machine import Machine
@@ -187,7 +187,7 @@ def result(experiment, finished, yardsticks, seconds, paper=None):
         "per_class": _per_class(finished, benchmark.class_names),
         "chance": {"T": 1 / unseen if unseen else None},
         "paper": paper,
-        "paper_rule": _paper_rule(MODELS[experiment.model].paper_rule, finished),
+        "paper_rule": _paper_rule(experiment, finished),
         "gamma": [one.choice.gamma for one in finished],
         "calibration": [_calibration(one) for one in finished],
         "found": [one.choice.found for one in finished],
@@ -262,9 +262,13 @@ def _calibration(finished):
     }
 
 
-def _paper_rule(rule, finished):
-    """The rule of the model's paper, and U, S and H by it at each seed's chosen state; None where it has none."""
-    if rule is None:
+def _paper_rule(experiment, finished):
+    """The rule of the model's paper, and U, S and H by it at each seed's chosen state.
+
+    None where the paper has none, or where a closed form beside the model gives scores in another unit.
+    """
+    rule = MODELS[experiment.model].paper_rule
+    if rule is None or conditioning.is_beside(experiment.config):
         return None
     columns = metrics.summaries([metrics.numbers(one.outcomes, rule["gamma"]) for one in finished])
     return rule | {metric: columns[metric] for metric in ("U", "S", "H")}

@@ -71,16 +71,16 @@ def test_a_number_is_the_mean_over_seeds_with_their_deviation_and_the_mean_of_th
     # 60 and 70: their mean, their standard deviation with ddof 1, and the ends of 50 to 70 and 60 to 80.
     assert row["T"] == "65.0 ± 7.1 [55.0, 75.0]"
     assert row["S"] == "80.0 ± 0.0 [70.0, 90.0]"
-    assert (row["seeds"], row["draws"], row["U0 / S0 / H0"]) == ("2", "0", "10.0 / 90.0 / 18.0")
+    assert (row["seeds"], row["folds"], row["U0 / S0 / H0"]) == ("2", "0", "10.0 / 90.0 / 18.0")
     assert (row["time"], row["commit"]) == ("30 s", "0123456")
     assert row["T over ESZSL"] == row["T over its own start"] == ""
 
 
-def test_draws_are_pooled_and_seeds_are_the_means_over_draws(tmp_path):
+def test_folds_are_pooled_and_seeds_are_the_means_over_folds(tmp_path):
     put(tmp_path, "msdn", seed(0, [8, 4], [6, 2], [9, 7]), seed(1, [9, 5], [7, 3], [9, 7]))
     put(tmp_path, "msdn", seed(0, [4, 4], [6, 2], [9, 7]), seed(1, [5, 5], [7, 3], [9, 7]), fold=1)
     (row,) = tables_of(pages.render(tmp_path)["birds.md"])["Validation classes"]
-    assert row["draws"] == "0, 1" and row["T"] == "55.0 ± 7.1 [45.0, 65.0]"  # (60 + 40) / 2, (70 + 50) / 2
+    assert row["folds"] == "0, 1" and row["T"] == "55.0 ± 7.1 [45.0, 65.0]"  # (60 + 40) / 2, (70 + 50) / 2
 
 
 def test_gains_are_paired_by_class_over_both_yardsticks_and_the_start(tmp_path):
@@ -100,7 +100,7 @@ def test_gains_are_paired_by_class_over_both_yardsticks_and_the_start(tmp_path):
     assert rows[0]["T over ESZSL"] == "" and rows[0]["T over prototypes"] == "-20.0 [-20.0, -20.0]"
 
 
-def test_gains_are_over_the_draws_that_both_have(tmp_path):
+def test_gains_are_over_the_folds_that_both_have(tmp_path):
     for fold, right in enumerate(([8, 4], [6, 2])):
         put(tmp_path, "msdn", seed(0, right, [6, 4], [9, 7]), fold=fold)
     put(tmp_path, "eszsl", seed(0, [7, 3], [6, 4], [9, 7]), fold=1)
@@ -117,7 +117,7 @@ def test_test_classes_have_a_table_of_their_own_with_what_is_best_on_them(tmp_pa
     both = tables_of(text)
     assert list(both) == ["Published test classes", "Validation classes"]
     (row,) = both["Published test classes"]
-    assert row["best on test, T / H"] == "75.0 / 75.0" and row["T"].startswith("60.0") and "draws" not in row
+    assert row["best on test, T / H"] == "75.0 / 75.0" and row["T"].startswith("60.0") and "folds" not in row
     assert "Data: dataset cub; 2 seen and 2 unseen classes. By chance T is 50.0." in text
 
 
@@ -193,16 +193,16 @@ def test_newer_files_of_a_row_replace_older_ones_which_are_named(tmp_path):
     put(tmp_path, "msdn", seed(0, [2, 4], [6, 4], [9, 7], date=later), name="new", settings={"tau": 2})
     text = pages.render(tmp_path)["birds.md"]
     (row,) = tables_of(text)["Validation classes"]
-    assert row["T"].startswith("30.0") and row["draws"] == "0"  # draw 1 is of other settings
+    assert row["T"].startswith("30.0") and row["folds"] == "0"  # fold 1 is of other settings
     assert "`old.json`, `oldfold.json`." in text
 
 
-def test_a_setting_that_a_model_got_later_parts_no_draws(tmp_path):
+def test_a_setting_that_a_model_got_later_parts_no_folds(tmp_path):
     put(tmp_path, "msdn", seed(0, [8, 4], [6, 4], [9, 7]), settings={"tau": 1})
     put(tmp_path, "msdn", seed(0, [2, 4], [6, 4], [9, 7]), fold=1, settings={"tau": 1, "new": True})
     text = pages.render(tmp_path)["birds.md"]
     (row,) = tables_of(text)["Validation classes"]
-    assert row["draws"] == "0, 1" and "Not shown" not in text
+    assert row["folds"] == "0, 1" and "Not shown" not in text
 
 
 def test_what_no_image_speaks_for_is_a_dash(tmp_path):

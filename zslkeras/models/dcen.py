@@ -10,17 +10,17 @@ other class, and to tell each image from all others, whatever their classes, by 
 What the paper does not say (its supplement is not public); "lineage" is later code of the same authors:
 - f is the backbone, a 1x1 convolution with normalisation and ReLU, and the mean over places, as in the lineage. f of
   the first view is also aligned with the class, as in Fig. 2; h ends in the width of f.
-- d in Eq. (1-4) is 1 - cosine. Eq. (3) has no margin, and its classes k are the seen ones.
+- d in Eq. (1-3) and (8) is 1 - cosine. Eq. (3) has no margin, and its classes k are the seen ones.
 - Eq. (1) compares f with the attributes themselves, whose widths differ; Basic-ZSL here is Eq. (3) without its second
   term and without masking.
 - g uses its moving statistics, which are averaged like its weights, as they belong to those weights. Statistics that
   come without trained weights start at those of some training images.
 - "Data from previous batches" is a queue like MoCo's, of g's outputs: the paper names no extra head.
-- The lineage trains twice: with the backbone and its normalisation frozen, and then all with larger steps. Here this is
-  one run with one batch size; if it has a frozen part, the backbone's normalisation stays frozen throughout.
+- The lineage trains twice: with the backbone and its normalisation frozen, and then all of it. Here this is one run with
+  one batch size; if it has a frozen part, the backbone's normalisation stays frozen throughout.
 
 Deviations:
-- Eq. (1-5) print sums over images; all are means over the batch, so that no weight changes with its size.
+- Eq. (1) and (3-5) print sums over images; all are means over the batch, so that no weight changes with its size.
 - Eq. (4) prints a norm; `prediction_norm` "squared", the default, has no infinite gradient; "printed" is the norm. Both
   are of whole embeddings, which have unit length as they are read: lambda2 then means the same for 64 attributes and
   for 312. With `--normalize false` the square grows with their number, and "relative" does not: it is a share of the

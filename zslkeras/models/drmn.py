@@ -75,7 +75,7 @@ class DRMNConfig(BesideConfig):
     heads: int = setting(4, least=1)  # of SIT, as in the method it cites
     feedforward: int | None = setting(None, least=1)  # width of SIT's MLP; None: of its tokens, as there
     dropout: float = setting(0.5, least=0, below=1)  # in SIT, as in the method it cites; not of its attention weights
-    scale: float = setting(3.0, above=0)  # gamma in Eq. (8), as in the work it cites
+    scale: float = setting(3.0, above=0)  # gamma in Eq. (8); the work it cites has 5
     calibration: str = setting("mass", choices=("mass", "printed"))
     second_argmax: str = setting("seen", choices=("seen", "all"))  # of Algorithm 1; "all" classes as printed
     indicator: float = setting(1.0, least=0)  # I of unseen classes in Eq. (9); the cited work also has -1 for seen ones
@@ -86,7 +86,7 @@ class DRMNConfig(BesideConfig):
     # p_a: "drawn" at random and trained; "vectors", a trained map of the attribute vectors.
     prototypes: str = setting("drawn", choices=("drawn", "vectors"))
     train_vectors: bool = False  # the attribute vectors too, where prototypes are made of them
-    # At the start: the first attention is soft, and Eq. (3) is well above its epsilon.
+    # At the start: the first attention is soft.
     prototype_length: float = setting(0.01, above=0)
     norm_momentum: float = setting(0.9, least=0, below=1)  # of moving statistics; Keras has 0.99
     # Of each level's channels, fitted on training rows.

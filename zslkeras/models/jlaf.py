@@ -51,12 +51,12 @@ _dense = functools.partial(dense, dtype="float32")
 
 @dataclasses.dataclass(frozen=True)
 class JLAFConfig(BesideConfig):
-    alpha: float = setting(5.0, least=0)  # of L_MA, Sec. 4.1
+    alpha: float = setting(5.0, least=0)  # of L_MA; 0.5 in Sec. 4.1
     eta: float = setting(1.0, least=0)  # of L_SR, Sec. 4.1
     coupled: bool = True  # g = h_d, Eq. (7); without it g is another layer, Fig. 2b
-    # Not in the paper.
-    # Sec. 4.1; "tanh" has no part that is the same for all classes.
+    # "sigmoid" in Sec. 4.1; "tanh" has no part that is the same for all classes.
     encoder_activation: str = setting("tanh", choices=("sigmoid", "tanh", "linear"))
+    # Not in the paper.
     hidden: int | None = setting(None, least=1)  # "one hidden layer" is the latent: None; a width adds a linear layer
     normalize: bool = True  # each region to unit length over its channels
     sharpness: float = setting(1.0, least=0)  # the factor of X'H in Eq. (3)

@@ -55,13 +55,13 @@ class MSDNConfig(BesideConfig):
     variant: str = setting("code", choices=("code", "paper"))  # "paper": the printed equations
     alpha1: float = setting(0.9, least=0)  # of psi in Eq. (11), Sec. 4.4
     alpha2: float = setting(0.1, least=0)  # of Psi
-    lambda_cal: float = setting(0.1, least=0)  # of the calibration in Eq. (7), Sec. 4.1
-    lambda_distill: float = setting(0.001, least=0)  # of Eq. (8), Sec. 4.1
-    optimizer: str = setting("adam", choices=("rmsprop", "adam"))  # Sec. 4.1, see CoupledRMSprop
-    learning_rate: float = setting(1e-3, above=0)  # Sec. 4.1
-    momentum: float = setting(0.9, least=0, below=1)  # Sec. 4.1; of "rmsprop"
-    weight_decay: float = setting(1.0, least=0)  # Sec. 4.1; in the gradient for "rmsprop", decoupled for "adam"
-    batch_size: int = setting(50, least=1)  # Sec. 4.1
+    lambda_cal: float = setting(0.1, least=0)  # of the calibration in Eq. (7), Sec. 4
+    lambda_distill: float = setting(0.001, least=0)  # of Eq. (8), Sec. 4
+    optimizer: str = setting("adam", choices=("rmsprop", "adam"))  # Sec. 4, see CoupledRMSprop
+    learning_rate: float = setting(1e-3, above=0)  # Sec. 4
+    momentum: float = setting(0.9, least=0, below=1)  # Sec. 4; of "rmsprop"
+    weight_decay: float = setting(1.0, least=0)  # Sec. 4; in the gradient for "rmsprop", decoupled for "adam"
+    batch_size: int = setting(50, least=1)  # Sec. 4
     # The ablations of Table 2; "baseline" has no attention: pooled features, which is uniform attention exactly.
     branches: str = setting("both", choices=tuple(_WEIGHTS))
     divergence_weight: float = setting(1.0, least=0)  # of the divergence in Eq. (8)
@@ -205,7 +205,7 @@ class MSDN(ZeroShotModel):
 
     @classmethod
     def reads_unseen_embeddings(cls, config):
-        # As released, every loss sums over all classes; as printed, the calibration and the distance of Eq. (8) do.
+        # As released, every loss sums over all classes; as printed, the calibration and both parts of Eq. (8) do.
         distills = config.branches == "both" and config.lambda_distill > 0
         return config.variant == "code" or config.lambda_cal > 0 or distills
 
