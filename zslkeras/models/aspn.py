@@ -9,8 +9,8 @@ class with the nearest prototype.
     L_V Eq. (1), L_S Eq. (2), L_pre Eq. (3), L_D Eq. (4), attention Eq. (5-6), L_cls Eq. (7-8)
 
 Deviations, each a field of the config with the printed form at hand:
-- L_V, L_S and L_pre print sums over rows of squared norms; these are means over rows, so that no weight changes with the
-  batch. With `reduction` "mean", as in the predecessor's released code, they are means over elements too, which makes
+- L_V, L_S and L_pre print sums over rows of squared norms; these are means over rows, so that no weight changes with
+  the batch. With `reduction` "mean", as in the predecessor's released code, they are means over elements too, which makes
   L_V two thousand times smaller beside L_cls.
 - Eq. (5) divides by a sum over i, the rows of f, and Eq. (6) sums over the same i, where the text and Fig. 2 say row
   softmax: `attention_axis`. Either way a feature becomes a weighted mean of others; f and g change places.

@@ -16,8 +16,8 @@ What the paper does not say (its supplement is not public); "lineage" is later c
 - g uses its moving statistics, which are averaged like its weights, as they belong to those weights. Statistics that
   come without trained weights start at those of some training images.
 - "Data from previous batches" is a queue like MoCo's, of g's outputs: the paper names no extra head.
-- The lineage trains twice: with the backbone and its normalisation frozen, and then all of it. Here this is one run with
-  one batch size; if it has a frozen part, the backbone's normalisation stays frozen throughout.
+- The lineage trains twice: with the backbone and its normalisation frozen, and then all of it. Here this is one run
+  with one batch size; if it has a frozen part, the backbone's normalisation stays frozen throughout.
 
 Deviations:
 - Eq. (1) and (3-5) print sums over images; all are means over the batch, so that no weight changes with its size.
