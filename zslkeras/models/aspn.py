@@ -10,8 +10,8 @@ class with the nearest prototype.
 
 Deviations, each a field of the config with the printed form at hand:
 - L_V, L_S and L_pre print sums over rows of squared norms; these are means over rows, so that no weight changes with
-  the batch. With `reduction` "mean", as in the predecessor's released code, they are means over elements too, which makes
-  L_V two thousand times smaller beside L_cls.
+  the batch. With `reduction` "mean", as in the predecessor's released code, they are means over elements too, which
+  makes L_V two thousand times smaller beside L_cls.
 - Eq. (5) divides by a sum over i, the rows of f, and Eq. (6) sums over the same i, where the text and Fig. 2 say row
   softmax: `attention_axis`. Either way a feature becomes a weighted mean of others; f and g change places.
 - Eq. (5) prints f and g as wide as what they read, the hidden layer: `attention_dim` None. That exceeds Table 2; with a
