@@ -8,7 +8,6 @@ import importlib
 import inspect
 import json
 import re
-import runpy
 import shlex
 import shutil
 import warnings
@@ -507,14 +506,6 @@ def test_a_changed_copy_of_a_benchmark_is_taken_as_it_is(few_shapes):
 
 
 # What is written about it.
-
-
-def test_the_example_runs(few_shapes, unchecked_exports, tmp_path, capsys):
-    runpy.run_path(str(ROOT / "examples/quickstart.py"))["main"](few_shapes, "prototypes", tmp_path / "classifier")
-    shown = capsys.readouterr().out
-    assert (
-        "95 % over classes" in shown and "red star" in shown and shown.splitlines()[-1].startswith("saved: <ZeroShot")
-    )
 
 
 def test_the_page_has_every_argument_and_its_code_is_code():

@@ -66,8 +66,21 @@ class ESZSL(Solved):
                     self.to_rank.assign(solved / (singular**2 + lambda_))
                     yield {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_}
 
+    def learn(self, run):
+        with run.progress(self.number_of_settings) as bar:
+            scaling, features = None, None
+            for state in self.solutions(run.benchmark):
+                if scaling != state["scaling"]:  # features are scaled once for all its regularisers
+                    scaled = [self.scaling(inputs) for inputs, _ in run.read(run.benchmark.tested)]
+                    scaling, features = state["scaling"], tf.concat(scaled, axis=0)
+                run.score(self, state, self._compared(features, self.class_embeddings.value).numpy())
+                bar.advance()
+
     def score_classes(self, inputs, class_embeddings):
-        features = self._features(inputs)
+        return self._compared(self._features(inputs), class_embeddings)
+
+    def _compared(self, features, class_embeddings):
+        """The products of x' V and class embeddings."""
         return tf.matmul(features @ self.to_rank, class_embeddings @ tf.transpose(self.from_rank), transpose_b=True)
 
     def embed(self, inputs):
