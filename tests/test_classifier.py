@@ -681,6 +681,20 @@ def test_an_export_of_version_0_1_opens_and_says_what_it_lacks(saved, of_birds, 
         old.keras_model  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ["eszsl", "prototypes", "aspn"])
+def test_without_test_images_all_are_trained_on(birds, name, unchecked_exports, tmp_path):
+    settings = {"aspn": {"epochs": 1, "batch_size": 64}, "eszsl": ESZSL}.get(name)
+    options = {"features": "filters", "unseen": "none", "tests": False}
+    made = fit(birds, name, settings=settings, out=tmp_path / "run", **options)
+    images = sorted(birds.glob("*/*.png"))
+    assert len(made._inside.benchmark.train) == len(images)
+    assert made.validation["classes"] > 0 and set(made.predict(images[:3])) <= set(made.class_names)
+    with pytest.raises(InputError, match="has no row to test on; wanted some"):
+        made.evaluate()
+    again = zslkeras.load(made.save(tmp_path / "saved"))
+    assert again.predict(images[:9]) == made.predict(images[:9]) == zslkeras.load(tmp_path / "run").predict(images[:9])
+
+
 def test_the_last_training_ends_with_the_chosen_state(birds, tmp_path):
     """What comes after it would only tell what is best on the test classes, which nobody asks for here."""
     harmful = {"epochs": 2, "learning_rate": 0.05, "batch_size": 64}

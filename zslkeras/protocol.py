@@ -379,6 +379,8 @@ def _judge(benchmark, choice, weights):
         return tested(score, benchmark, *groups)
 
     def judge(model, state, scores=None):
+        if scores is None and not len(benchmark.tested):
+            scores = np.zeros([0, len(benchmark.class_names)])
         if scores is None:
             found = outcomes_of(model)
         else:
@@ -482,9 +484,9 @@ def _unpack(arrays, run):
 
 
 def _confidence(run, gamma):
-    """What the scores that a verdict kept say; None for a checkpoint of an earlier version, which has none."""
+    """What the scores that a verdict kept say; None without test rows, and for a checkpoint of an earlier version."""
     arrays = run.arrays
-    return confidence.of(_unpack(arrays, run), arrays[_KEPT], gamma) if _KEPT in arrays else None
+    return confidence.of(_unpack(arrays, run), arrays[_KEPT], gamma) if len(arrays.get(_KEPT, ())) else None
 
 
 def scored(finished):

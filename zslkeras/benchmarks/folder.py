@@ -35,6 +35,7 @@ def read(
     normalize=True,
     text_encoder=None,
     embedding=None,
+    tests=True,
     seed=0,
 ):
     """Reads your folder.
@@ -53,6 +54,8 @@ def read(
         normalize: whether class embeddings get L2 length one.
         text_encoder: a folder or a handle, see `text.encoders.load`; reads what the table says in words.
         embedding: from words.EMBEDDINGS, what class embeddings are made of; see `words.described`.
+        tests: whether a fifth of the images of each class are kept to test on. Without them all are trained on, and
+            nothing can be said about seen classes in stage "final".
         seed: of the draws.
 
     Returns:
@@ -64,7 +67,7 @@ def read(
     embeddings, attribute_names, told, note = words.described(table, text_encoder, embedding)
     with_pictures = np.unique(labels)
     unseen_classes, drawn = _unseen(unseen, class_names, with_pictures, seed)
-    train, test_seen, test_unseen = _split(labels, unseen_classes, seed)
+    train, test_seen, test_unseen = _split(labels, unseen_classes, tests, seed)
 
     prepared = files.records(folder, features) if inputs == "images" else {}
     # The rows keep the order of the file that holds the inputs, so that maps are never copied to be reordered.
@@ -216,11 +219,12 @@ def _in_file(path, class_names):
     return list(lines)
 
 
-def _split(labels, unseen_classes, seed):
+def _split(labels, unseen_classes, tests, seed):
     """Row ids of train, test_seen and test_unseen."""
     rows, seen_classes = np.arange(len(labels)), np.setdiff1d(labels, unseen_classes)
-    test_unseen = np.flatnonzero(np.isin(labels, unseen_classes))
-    test_seen = draw_held_out(rows, labels, seen_classes, np.random.default_rng([seed, 1]))
+    test_unseen, test_seen = np.flatnonzero(np.isin(labels, unseen_classes)), rows[:0]
+    if tests:
+        test_seen = draw_held_out(rows, labels, seen_classes, np.random.default_rng([seed, 1]))
     return np.setdiff1d(rows, np.concatenate([test_seen, test_unseen])), test_seen, test_unseen
 
 

@@ -2,8 +2,8 @@
 
 FOLDER has a sub-folder of images for each class, and a table of what describes the classes: classes.csv, or --classes.
 All classes with images are learned; classes of the table without images can be recognised too. Everything is chosen on
-validation classes, which are held out of a first training; the second one has them all. Features are made of the images
-if the folder has none. A table class,description needs a --text_encoder that reads it.
+validation classes, which are held out of a first training; the second one has all classes and images. Features are made
+of the images if the folder has none. A table class,description needs a --text_encoder that reads it.
 After a kill, the same command goes on where it stopped.
 """
 
@@ -50,7 +50,8 @@ def main(settings, folders):
     options = {name: getattr(settings, name) for name in ("classes", "features", "text_encoder", "embedding")}
     source = classifier.source_of(folder, options)
     if classifier.is_folder(source):
-        source = dataclasses.replace(source, options=source.options | {"unseen": "none"})
+        # Nothing is judged after the last training, so that it has every image.
+        source = dataclasses.replace(source, options=source.options | {"unseen": "none", "tests": False})
     named = pathlib.Path(folder).resolve().name.lower()
     out = pathlib.Path(settings.out or pathlib.Path("runs") / f"{settings.model}-{named}")
     if pathlib.Path(folder).resolve() in (out.resolve(), *out.resolve().parents):

@@ -66,15 +66,13 @@ class ESZSL(Solved):
                     self.to_rank.assign(solved / (singular**2 + lambda_))
                     yield {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_}
 
-    def learn(self, run):
-        with run.progress(self.number_of_settings) as bar:
-            scaling, features = None, None
-            for state in self.solutions(run.benchmark):
-                if scaling != state["scaling"]:  # features are scaled once for all its regularisers
-                    scaled = [self.scaling(inputs) for inputs, _ in run.read(run.benchmark.tested)]
-                    scaling, features = state["scaling"], tf.concat(scaled, axis=0)
-                run.score(self, state, self._compared(features, self.class_embeddings.value).numpy())
-                bar.advance()
+    def scored(self, run):
+        scaling, features = None, None
+        for state in self.solutions(run.benchmark):
+            if scaling != state["scaling"]:  # features are scaled once for all its regularisers
+                scaled = [self.scaling(inputs) for inputs, _ in run.read(run.benchmark.tested)]
+                scaling, features = state["scaling"], tf.concat(scaled, axis=0)
+            yield state, self._compared(features, self.class_embeddings.value).numpy()
 
     def score_classes(self, inputs, class_embeddings):
         return self._compared(self._features(inputs), class_embeddings)

@@ -53,16 +53,14 @@ class Prototypes(Solved):
         for one in self._settings(stage):
             yield dataclasses.asdict(one)
 
-    def learn(self, run):
-        with run.progress(self.number_of_settings) as bar:
-            space, features, compare = None, [], graphs.function(self.closed_form.compare, reduce_retracing=True)
-            for one in self._settings(run.benchmark):
-                if space != one.space:  # whitening takes longest, so it is done once for many settings
-                    features = [self.closed_form.features(inputs) for inputs, _ in run.read(run.benchmark.tested)]
-                    space = one.space
-                scores = [compare(part, self.class_embeddings.value) for part in features]
-                run.score(self, dataclasses.asdict(one), np.concatenate(scores))
-                bar.advance()
+    def scored(self, run):
+        space, features, compare = None, [], graphs.function(self.closed_form.compare, reduce_retracing=True)
+        for one in self._settings(run.benchmark):
+            if space != one.space:  # whitening takes longest, so it is done once for many settings
+                features = [self.closed_form.features(inputs) for inputs, _ in run.read(run.benchmark.tested)]
+                space = one.space
+            scores = [compare(part, self.class_embeddings.value) for part in features]
+            yield dataclasses.asdict(one), np.concatenate(scores)
 
     def score_classes(self, inputs, class_embeddings):
         self.require_learned()
