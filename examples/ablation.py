@@ -15,10 +15,10 @@ from zslkeras import protocol
 from zslkeras.evaluation import metrics, tables, uncertainty
 
 
-def main(data_root=None, epochs=12, folds=(1, 2)):
+def main(data_root=None, epochs=12, batch_size=50, folds=(1, 2)):
     model = zslkeras.MSDN
     # The method alone, as in the paper: without the closed form that stands beside it by default.
-    whole = model.Config(closed_form=0.0, epochs=int(epochs))
+    whole = model.Config(closed_form=0.0, epochs=int(epochs), batch_size=int(batch_size))
     rows = {"full": whole, "baseline": dataclasses.replace(whole, **model.ablations["baseline"])}
     data = protocol.Data("shapes", data_root)
 
