@@ -152,22 +152,38 @@ def _variants(files):
 
 
 def _summary(variants):
-    """Each model with its defaults on each benchmark: on published test classes, or on validation classes where these
-    were not opened yet."""
-    rows = []
-    for benchmark in sorted({one.benchmark for one in variants}):
-        here = [one for one in variants if one.benchmark == benchmark and one.name == one.model]
-        for model in sorted({one.model for one in here}, key=lambda name: (name not in YARDSTICKS, name)):
-            one = max((one for one in here if one.model == model), key=lambda one: one.stage == "test")
-            others = {other.model: other for other in here if other.stage == one.stage}
-            cells = [_standing(one, others.get(name)) for name in YARDSTICKS]
-            cells.append(_standing(one, one, "start") if one.first["seeds"][0]["start"] else "")
-            chance = _list(dict.fromkeys(map(_chance, one.cases.values())))
-            numbers = [_percent(_mean(one, metric)) for metric in _COMPARED]
-            rows.append([benchmark, model, one.stage, _seeds(one), chance, *numbers, *cells, _time(one)])
-    columns = ["data", "model", "classes", "seeds", "chance", *_COMPARED]
-    columns += [f"H against {other}" for other in [*map(tables.label, YARDSTICKS), "its own start"]]
-    return _table([*columns, "time"], rows)
+    """Each model with its defaults on each benchmark, in a table for each stage. A benchmark is on validation classes
+    only as long as no method was judged on its test classes."""
+    plain = [one for one in variants if one.name == one.model]
+    opened = {one.benchmark for one in plain if one.stage == "test" and one.model not in YARDSTICKS}
+    parts = []
+    for stage, title in _STAGES.items():
+        rows = [one for one in plain if one.stage == stage and (stage == "test") == (one.benchmark in opened)]
+        if rows:
+            parts.append(f"{title}:\n\n{_overview(rows)}")
+    return "\n\n".join(parts)
+
+
+def _overview(variants):
+    """A table with a line for each of the variants of a stage, and how many methods are ahead of what."""
+    others, rows = [*map(tables.label, YARDSTICKS), "its own start"], []
+    counts = {other: collections.Counter() for other in others}
+    for one in sorted(variants, key=lambda one: (one.benchmark, one.model not in YARDSTICKS, one.model)):
+        beside = {other.model: other for other in variants if other.benchmark == one.benchmark}
+        cells = [_standing(one, beside.get(name)) for name in YARDSTICKS]
+        cells.append(_standing(one, one, "start") if one.first["seeds"][0]["start"] else "")
+        if one.model not in YARDSTICKS:
+            for other, cell in zip(others, cells, strict=True):
+                counts[other][cell.partition(":")[0]] += 1
+        chance = _list(dict.fromkeys(map(_chance, one.cases.values())))
+        numbers = [_percent(_mean(one, metric)) for metric in _COMPARED]
+        rows.append([one.benchmark, one.model, _seeds(one), chance, *numbers, *cells, _time(one)])
+    columns = ["data", "model", "seeds", "chance", *_COMPARED, *(f"H against {other}" for other in others), "time"]
+    said = [
+        f"{other} {counted['ahead']} / {counted['level'] + counted['kept']} / {counted['behind']}"
+        for other, counted in counts.items()
+    ]
+    return f"{_table(columns, rows)}\n\nMethods that are ahead / level / behind in H, against {', '.join(said)}."
 
 
 def _standing(one, other, of=None):

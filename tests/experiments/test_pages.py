@@ -237,29 +237,35 @@ def test_a_file_of_another_format_is_refused(tmp_path):
     commands.assert_refused(ran, path.name, "has format 99; wanted 1")
 
 
-def test_the_summary_has_a_line_for_each_benchmark_and_model_and_says_how_it_stands(tmp_path):
-    right = ([5, 5], [5, 5], [5, 5])
-    better = ([9, 9], [9, 9], [9, 9])
-    put(tmp_path, "eszsl", seed(0, *better))
+def test_the_summary_has_a_table_for_each_stage_and_counts_who_is_ahead(tmp_path):
+    right, better = ([5, 5], [5, 5], [5, 5]), ([9, 9], [9, 9], [9, 9])
     put(tmp_path, "eszsl", seed(0, *right, best=0.5), stage="test")
-    put(tmp_path, "msdn", seed(0, *right))
     put(tmp_path, "msdn", seed(0, *better, best=0.9, start=judged(*right)), stage="test")
-    put(tmp_path, "msdn", seed(0, *right), settings={"epochs": 1}, row="baseline")  # a row of its table is not shown
-    put(tmp_path, "jlaf", seed(0, *right, start=judged(*right), state=0))
-    summary = pages.with_summary("\n".join(["# Results", *pages._MARKS, "After."]), tmp_path)
-    rows = tables_of(summary)["Results"]
-    assert [(row["model"], row["classes"], row["T"], row["H"]) for row in rows] == [
-        ("eszsl", "test", "50.0", "50.0"),
-        ("jlaf", "validation", "50.0", "50.0"),
-        ("msdn", "test", "90.0", "90.0"),
+    put(tmp_path, "jlaf", seed(0, *right, best=0.5, start=judged(*right), state=0), stage="test")
+    put(tmp_path, "msdn", seed(0, *right))  # of a benchmark whose test classes are opened
+    put(tmp_path, "msdn", seed(0, *right), settings={"epochs": 1}, row="baseline")  # a row of its table
+    put(tmp_path, "eszsl", seed(0, *better), benchmark="flowers")
+    put(tmp_path, "eszsl", seed(0, *better, best=0.9), benchmark="flowers", stage="test")
+    put(tmp_path, "msdn", seed(0, *right), benchmark="flowers")
+    text = pages.with_summary("\n".join(["# Results", *pages._MARKS, "After."]), tmp_path)
+    test, validation = text.split("Validation classes:")
+    rows = tables_of(test)["Results"]
+    assert [(row["data"], row["model"], row["T"], row["H"]) for row in rows] == [
+        ("birds", "eszsl", "50.0", "50.0"),
+        ("birds", "jlaf", "50.0", "50.0"),
+        ("birds", "msdn", "90.0", "90.0"),
     ]
-    assert [row["H against ESZSL"] for row in rows] == [
-        "",
+    ahead = "ahead: +40.0 [+40.0, +40.0]"
+    assert [row["H against ESZSL"] for row in rows] == ["", "level: +0.0 [+0.0, +0.0]", ahead]
+    assert [row["H against its own start"] for row in rows] == ["", "kept", ahead]
+    assert "in H, against ESZSL 1 / 1 / 0, prototypes 0 / 0 / 0, its own start 1 / 1 / 0." in test
+    (yardstick, method) = tables_of(f"# Results\n{validation}")["Results"]
+    assert (yardstick["data"], yardstick["H"], method["H against ESZSL"]) == (
+        "flowers",
+        "90.0",
         "behind: -40.0 [-40.0, -40.0]",
-        "ahead: +40.0 [+40.0, +40.0]",
-    ]
-    assert [row["H against its own start"] for row in rows] == ["", "kept", "ahead: +40.0 [+40.0, +40.0]"]
-    assert summary.startswith("# Results") and summary.endswith("After.")
+    )
+    assert text.startswith("# Results") and text.endswith("After.")
     assert pages.with_summary("no marks", tmp_path) == "no marks"
 
 
