@@ -60,7 +60,7 @@ def main(data_root=None, folder="own-images", port=8501):
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(120):
+        while server.poll() is None:  # until it answers, or has ended
             try:
                 urllib.request.urlopen(f"{address}/v1/models/prototypes")
                 break

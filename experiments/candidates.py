@@ -68,14 +68,15 @@ def _measure(name, settings, draws, path):
     overrides = settings.overrides if name == settings.model else flags.Overrides()
     for case in draws:
         data = protocol.Data(**case.data.arguments())
-        config = published.config(name, data.load("tune", MODELS[name].eats, case.fold), overrides)
-        key = _key(config)
+        benchmark = data.load("tune", MODELS[name].eats, case.fold)
+        asked = published.asked(name, benchmark.name, overrides)
+        config, key = dataclasses.replace(asked, **asked.known(benchmark)), _key(asked)
         seeds = settings.seeds if MODELS[name].default_seeds > 1 else 1
         out = pathlib.Path(settings.out) / name / key / _key(case.key)
         experiment = protocol.Experiment(name, config, data, settings.machine.machine(), out, logs=False)
         for seed in range(seeds):
             book = atomic.read_json(path)
-            entry = book.setdefault(key, {"settings": dataclasses.asdict(config), "scores": {}})
+            entry = book.setdefault(key, {"settings": dataclasses.asdict(asked), "scores": {}})
             scores = entry["scores"].setdefault(case.benchmark, {}).setdefault(case.key, {})
             if str(seed) in scores:
                 continue

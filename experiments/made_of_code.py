@@ -102,7 +102,7 @@ def _filled(text, indent=""):
 
 
 def _first(thing):
-    """The first sentence of a docstring."""
+    """The first paragraph of a docstring."""
     return inspect.getdoc(thing).split("\n\n")[0].replace("\n", " ")
 
 

@@ -51,11 +51,12 @@ def read(path):
 
 def write(results, docs, readme):
     """Makes the pages anew and removes those that no file speaks for, and puts the summary between the marks of the
-    file `readme`, if it has them; returns what it did, as text."""
-    docs, pages, readme = pathlib.Path(docs), render(results), pathlib.Path(readme)
-    if pages and readme.is_file():
-        text = readme.read_text(encoding="utf-8")
-        atomic.write_text(readme, with_summary(text, results))
+    file `readme`, if there is one and it has them; returns what it did, as text."""
+    docs, pages = pathlib.Path(docs), render(results)
+    if pages and readme:
+        text = pathlib.Path(readme).read_text(encoding="utf-8")
+        if (new := with_summary(text, results)) != text:
+            atomic.write_text(pathlib.Path(readme), new)
     for path in docs.glob("*.md"):
         if path.name not in pages:
             path.unlink()

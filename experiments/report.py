@@ -8,6 +8,7 @@ python -m experiments.report --html RUN [RUN ...]: one HTML file about finished 
 """
 
 import dataclasses
+import os
 
 from zslkeras.cli import flags
 
@@ -18,7 +19,9 @@ class Settings:
 
     results: str = flags.flag("results", "the folder of the campaign's files")
     docs: str = flags.flag("docs/results", "the folder of the pages")
-    readme: str = flags.flag("README.md", "the file that gets a summary between its two marks, if it has them")
+    readme: str | None = flags.flag(
+        None, "the file that gets a summary between its two marks; README.md if neither --results nor --docs is given"
+    )
     html: bool = flags.flag(False, "report on the folders of finished runs, as in --html runs/msdn-shapes")
     out: str | None = flags.flag(None, "--html: the file to write; report.html in the first run if not given")
 
@@ -29,10 +32,14 @@ def main(settings, folders):
     if settings.html:
         print(html.write(folders, settings.out))
     else:
-        print(pages.write(settings.results, settings.docs, settings.readme))
+        usual = (settings.results, settings.docs) == (Settings.results, Settings.docs) and os.path.isfile("README.md")
+        readme = settings.readme or ("README.md" if usual else None)
+        print(pages.write(settings.results, settings.docs, readme))
 
 
 def _check(settings, given, folders):
+    if settings.readme and not os.path.isfile(settings.readme):
+        raise flags.InputError(f"--readme: no file {settings.readme}; wanted one that has the two marks")
     flags.part_of("html", given, "out")
     if settings.html and not folders:
         raise flags.InputError("--html: got no folder; wanted those of finished runs, as in --html runs/msdn-shapes")

@@ -515,7 +515,9 @@ def test_the_page_has_every_argument_and_its_code_is_code():
     for function in (zslkeras.fit, zslkeras.ZeroShotClassifier.predict, zslkeras.ZeroShotClassifier.probabilities):
         for name in set(inspect.signature(function).parameters) - {"self"}:
             assert f"`{name}`" in page or f"`**{name}`" in page, name
-    signature = str(inspect.signature(zslkeras.fit)).replace("'", '"')
+    whole = inspect.signature(zslkeras.fit)
+    plain = [one.replace(annotation=inspect.Parameter.empty) for one in whole.parameters.values()]
+    signature = str(inspect.Signature(plain)).replace("'", '"')
     assert f"fit{signature}".replace("<built-in function print>", "print") in page.replace("\n", " ")
     commands = [shlex.split(line)[1:] for line in page.splitlines() if line.startswith("zslkeras ")]
     assert {name for name, *_ in commands} == {"train", "predict"}
@@ -689,19 +691,31 @@ def test_without_test_images_all_are_trained_on(birds, name, unchecked_exports, 
     images = sorted(birds.glob("*/*.png"))
     assert len(made._inside.benchmark.train) == len(images)
     assert made.validation["classes"] > 0 and set(made.predict(images[:3])) <= set(made.class_names)
+    again = zslkeras.load(made.save(tmp_path / "saved"))
     with pytest.raises(InputError, match="has no row to test on; wanted some"):
         made.evaluate()
-    again = zslkeras.load(made.save(tmp_path / "saved"))
+    for one in (made, again):  # its images are no tests, whatever part of them a benchmark holds out
+        with pytest.raises(InputError, match="data: all images of .*birds were trained on; wanted others"):
+            one.evaluate(birds, features="filters")
+    if name == "eszsl":
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert [*result["calibration"][0]] == ["temperature", "validation"]
     assert again.predict(images[:9]) == made.predict(images[:9]) == zslkeras.load(tmp_path / "run").predict(images[:9])
 
 
-def test_the_last_training_ends_with_the_chosen_state(birds, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "settings", "states"),
+    [
+        ("aspn", {"epochs": 2, "learning_rate": 0.05, "batch_size": 64}, 3),  # training does harm
+        ("eszsl", {"scalings": ("standard",), "gammas": (10.0, 1e6), "lambdas": (1.0, 1e6)}, 4),  # so do the last ones
+    ],
+)
+def test_the_last_training_ends_with_the_chosen_state(birds, name, settings, states, tmp_path):
     """What comes after it would only tell what is best on the test classes, which nobody asks for here."""
-    harmful = {"epochs": 2, "learning_rate": 0.05, "batch_size": 64}
-    made = fit(birds, "aspn", features="filters", unseen="0.2", settings=harmful, out=tmp_path / "run")
+    made = fit(birds, name, features="filters", unseen="0.2", settings=settings, out=tmp_path / "run")
     finished = made._inside.finished
-    assert len(finished.choice.history) == 3
-    assert len(finished.history) == finished.choice.state + 1 < 3
+    assert len(finished.choice.history) == states
+    assert len(finished.history) == finished.choice.state + 1 < states
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best_on_test"] is None
     again = zslkeras.load(tmp_path / "run")
     assert again.gamma == made.gamma and len(again._inside.finished.history) == len(finished.history)

@@ -64,6 +64,7 @@ def test_it_brings_one_package_and_one_command(wheel):
         assert "zslkeras = zslkeras.cli.main:main" in archive.read(entry).decode()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"zslkeras"}
+    assert {"zslkeras/py.typed", "zslkeras/__init__.pyi"} <= set(names)
     packed = {name for name in names if name.endswith(".py")}
     assert packed == {str(path.relative_to(ROOT)) for path in (ROOT / "zslkeras").rglob("*.py")}
     page = {str(path.relative_to(ROOT)) for path in (ROOT / "zslkeras/serving/page").iterdir() if path.is_file()}

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from zslkeras import automatic, benchmarks, graphs, protocol, runs
-from zslkeras.benchmarks import files
+from zslkeras.benchmarks import files, folder
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import confidence, metrics, tables, uncertainty
 from zslkeras.images import backbones, extract
@@ -295,6 +295,8 @@ class ZeroShotClassifier:
         source, model = self._inside.source if data is None else source_of(data, options), self.keras_model
         if source is None:
             raise InputError("data: got none, and a saved classifier has none; wanted a benchmark")
+        if data is not None and is_folder(source):
+            self._require_not_trained_on(source)
         benchmark = protocol.published(protocol.Experiment(self.method, model.config, source))
         own, width = self._inside.classes, benchmark.class_embeddings.shape[1]
         if width != own.embeddings.shape[1]:
@@ -353,6 +355,13 @@ class ZeroShotClassifier:
         if reached:
             facts["right on validation classes"] = f"{reached['T']:.1%} (chance {reached['chance']:.1%})"
         return facts
+
+    def _require_not_trained_on(self, source):
+        """Refuses a folder of which every image was trained on, as `zslkeras train` does: none of them is a test."""
+        for changed in ({}, {"unseen": folder.NONE}):
+            whole = dataclasses.replace(source, options=source.options | changed | {"tests": False})
+            if protocol.published_digest(whole, MODELS[self.method].eats) == self._inside.digest:
+                raise InputError(f"data: all images of {source.name} were trained on; wanted others to test on")
 
     def _among(self, given, known, missing, text_encoder):
         if given is None:

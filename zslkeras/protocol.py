@@ -346,9 +346,8 @@ def _train(experiment, stage, seed, fold=0, choice=None, expect=None):
 
 
 def _states(experiment, benchmark, choice):
-    """How many states stage final goes through. Those after the chosen one are judged for the column "best on test"
-    alone, so they are left out where nobody asks for it, or where it is unknown, for want of test images of unseen
-    classes."""
+    """How many states stage final goes through. Those after the chosen one are judged for the row "best on test" alone.
+    They are left out where nobody asks for this row, and where no unseen class has a test image."""
     return choice.states if experiment.best_on_test and len(benchmark.test_unseen) else choice.state + 1
 
 

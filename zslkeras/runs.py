@@ -254,9 +254,11 @@ def _calibration(finished):
     None where nothing was chosen on validation classes.
     """
     known, tests = finished.choice.confidence, finished.confidence
-    if known is None or tests is None:
+    if known is None:
         return None
-    errors = {"validation": known.errors, "test": (tests.error(1.0), tests.error(known.temperature))}
+    errors = {"validation": known.errors}
+    if tests is not None:
+        errors["test"] = tests.error(1.0), tests.error(known.temperature)
     return {"temperature": known.temperature} | {
         rows: {"before": before, "after": after} for rows, (before, after) in errors.items()
     }

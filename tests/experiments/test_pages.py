@@ -231,6 +231,21 @@ def test_nothing_measured_makes_no_page_and_pages_without_files_go(tmp_path):
     assert {path.name: path.read_text() for path in (tmp_path / "docs").iterdir()} == pages.render(tmp_path / "results")
 
 
+def test_the_readme_is_written_only_where_the_pages_are_the_usual_ones(tmp_path):
+    marked = "\n".join(["Before.", *pages._MARKS, "After."])
+    (tmp_path / "README.md").write_text(marked)
+    (tmp_path / "other.md").write_text(marked)
+    put(tmp_path / "results", "eszsl", seed(0, [8, 4], [6, 4], [9, 7]))
+    ran = commands.call(report, tmp_path, tmp_path, tmp_path, "--docs", "docs")
+    assert ran.code == 0 and (tmp_path / "README.md").read_text() == marked
+    ran = commands.call(report, tmp_path, tmp_path, tmp_path, "--docs", "docs", "--readme", "other.md")
+    assert ran.code == 0 and "| birds | eszsl |" in (tmp_path / "other.md").read_text()
+    ran = commands.call(report, tmp_path, tmp_path, tmp_path)
+    assert ran.code == 0 and "| birds | eszsl |" in (tmp_path / "README.md").read_text()
+    ran = commands.call(report, tmp_path, tmp_path, tmp_path, "--readme", "none.md")
+    commands.assert_refused(ran, "--readme", "no file none.md; wanted one that has the two marks")
+
+
 def test_a_file_of_another_format_is_refused(tmp_path):
     path = put(tmp_path / "results", "msdn", seed(0, [8, 4], [6, 4], [9, 7]), format=99)
     ran = commands.call(report, tmp_path, tmp_path, tmp_path)

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from tests.reference import eszsl as reference
 from tests.support.harness import learn_path
 from tests.support.tiny import tiny
 from zslkeras.models.eszsl import ESZSL, ESZSLConfig
+from zslkeras.precision import computing_in
+from zslkeras.training import batches
 
 REGULARIZERS = (0.01, 1.0, 300.0)
 
@@ -94,3 +97,15 @@ def test_nothing_in_it_is_drawn():
     one, two = (learn(tiny(), ESZSLConfig(), prefer=200)[0].get_weights() for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_settings_are_judged_by_the_scores_that_the_model_gives(precision):
+    benchmark = tiny()
+    config = ESZSLConfig(scalings=("standard", "l2"), gammas=(1.0,), lambdas=(1.0, 300.0))
+    with computing_in(precision):
+        model = ESZSL.for_benchmark(benchmark, config)
+    run = types.SimpleNamespace(benchmark=benchmark, read=functools.partial(batches.scoring, benchmark))
+    for _, scores in model.scored_solutions(run):
+        given = model.score_classes(benchmark.take(benchmark.tested), benchmark.class_embeddings).numpy()
+        np.testing.assert_allclose(scores, given, rtol=1e-5, atol=1e-5 * np.abs(given).max())

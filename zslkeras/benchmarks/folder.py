@@ -54,8 +54,8 @@ def read(
         normalize: whether class embeddings get L2 length one.
         text_encoder: a folder or a handle, see `text.encoders.load`; reads what the table says in words.
         embedding: from words.EMBEDDINGS, what class embeddings are made of; see `words.described`.
-        tests: whether a fifth of the images of each class are kept to test on. Without them all are trained on, and
-            nothing can be said about seen classes in stage "final".
+        tests: whether a fifth of the images of each class are kept to test on. Without them all images of seen
+            classes are trained on, and nothing can be said about these classes in stage "final".
         seed: of the draws.
 
     Returns:

@@ -9,8 +9,8 @@ class with the nearest prototype.
     L_V Eq. (1), L_S Eq. (2), L_pre Eq. (3), L_D Eq. (4), attention Eq. (5-6), L_cls Eq. (7-8)
 
 Deviations, each a field of the config with the printed form at hand:
-- L_V, L_S and L_pre print sums over rows of squared norms; these are means over rows, so that no weight changes with
-  the batch. With `reduction` "mean", as in the predecessor's released code, they are means over elements too, which
+- Eq. (1-3) print sums over rows of squared norms. The code takes means over rows, so that no weight changes with the
+  batch. With `reduction` "mean", as in the predecessor's released code, they are means over elements too, which
   makes L_V two thousand times smaller beside L_cls.
 - Eq. (5) divides by a sum over i, the rows of f, and Eq. (6) sums over the same i, where the text and Fig. 2 say row
   softmax: `attention_axis`. Either way a feature becomes a weighted mean of others; f and g change places.
@@ -59,7 +59,7 @@ class ASPNConfig(BesideConfig):
     attention_axis: str = setting("row", choices=("row", "column"))  # "column" is Eq. (5) as printed
     # "fixed": prototypes attend to the classes of the stage; "candidates": to the list they are in.
     context: str = setting("fixed", choices=("fixed", "candidates"))
-    critic_hidden: int = setting(256, least=1)  # two of the predecessor's 1200 reproduce Table 2's parameters
+    critic_hidden: int = setting(256, least=1)  # 1200 in the predecessor; two such critics have Table 2's parameters
     critic_steps: int = setting(1, least=1)  # per step of E and D, as in the predecessor
     # (|g|^2 - 1)^2 as printed below Eq. (4), or "norm", (|g| - 1)^2 as usual.
     penalty: str = setting("norm", choices=("squared", "norm"))

@@ -12,7 +12,7 @@ import typing
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.names import AUTO
 
-_PRODUCTS = 2e11  # of an attribute and a number of the input in a training, see docs/notes/closed_form.md
+_PRODUCTS = 2e11  # that a training may cost, see `scheduled` and docs/notes/closed_form.md
 _PATIENCE = 10  # epochs without a gain, at least
 _BOUNDS = {
     "least": ("at least", operator.ge),
@@ -30,7 +30,8 @@ def setting(default, *, choices=None, least=None, most=None, above=None, below=N
         choices: all allowed values.
         least, most: the lowest and the highest number allowed.
         above, below: numbers that the value stays above or below.
-        auto: whether it may also be "auto", for a value that stage tune finds; see `conditioning`.
+        auto: whether it may also be "auto", for a value that stage tune finds (`conditioning`) or that follows from the
+            data (`Config.known`).
     """
     bounds = {"choices": choices, "least": least, "above": above, "most": most, "below": below, "auto": auto or None}
     return dataclasses.field(default=default, metadata={key: one for key, one in bounds.items() if one is not None})
@@ -44,8 +45,9 @@ def epochs_for(rows, images, least, most):
 def scheduled(config, benchmark, numbers, least, most):
     """{setting: value} of `epochs` and `patience`, where these are "auto".
 
-    A training has as many epochs as its products of an attribute with a number of the input allow: of few rows, or of
-    small ones, many. A quarter of the epochs without a gain ends it, but never fewer than ten.
+    An epoch costs as many products as it has rows, times attributes, times numbers in a row. A whole training may cost
+    _PRODUCTS, so that few or small rows get many epochs. A quarter of the epochs without a gain ends it, but never
+    fewer than ten.
 
     Args:
         config: of the model.

@@ -49,7 +49,6 @@ from zslkeras.models.own_backbone import BackboneConfig, OwnBackbone
 from zslkeras.names import AUTO, SAMPLERS
 
 _SCHEDULE = 1, 45  # bounds of epochs
-_IMAGE = 3 * 160**2  # numbers in an image, as pretrained backbones read it
 _WEIGHTS_AT_ONCE = 2**24  # attention weights of SIT in memory at once: 64 MB in float32
 
 
@@ -102,8 +101,11 @@ class DRMNConfig(BesideConfig):
 
     def known(self, benchmark):
         """As in the base: the schedule."""
-        numbers = _IMAGE if benchmark.kind == "images" else sum(map(math.prod, benchmark.input_shape))
-        return super().known(benchmark) | scheduled(self, benchmark, numbers, *_SCHEDULE)
+        return super().known(benchmark) | scheduled(self, benchmark, self.numbers(benchmark), *_SCHEDULE)
+
+    def numbers(self, benchmark):
+        """How many numbers a row of the input has."""
+        return sum(map(math.prod, benchmark.input_shape))
 
 
 def spatial_attention(regions, lookups):
@@ -570,6 +572,9 @@ class DRMNFromPicturesConfig(BackboneConfig, DRMNConfig):
     """As of DRMN; Sec. 4 has a ResNet-101 trained on ImageNet, but no image size."""
 
     backbone_rate: float = setting(0.0, least=0)  # times the learning rate; 0 does not train the backbone
+
+    def numbers(self, benchmark):
+        return 3 * self.image_size**2
 
     @property
     def layers(self):

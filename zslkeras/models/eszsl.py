@@ -35,7 +35,7 @@ class ESZSLConfig(Config):
 
 
 class ESZSL(Solved):
-    """Closed form; the settings are tried one after the other."""
+    """A bilinear form between features and class embeddings, solved for each setting in turn."""
 
     Config = ESZSLConfig
     ablations = {kind: {"scalings": (kind,)} for kind in _TRIED}
@@ -66,11 +66,11 @@ class ESZSL(Solved):
                     self.to_rank.assign(solved / (singular**2 + lambda_))
                     yield {"scaling": kind, "x_regularizer": gamma, "s_regularizer": lambda_}
 
-    def scored(self, run):
+    def scored_solutions(self, run):
         scaling, features = None, None
         for state in self.solutions(run.benchmark):
             if scaling != state["scaling"]:  # features are scaled once for all its regularisers
-                scaled = [self.scaling(inputs) for inputs, _ in run.read(run.benchmark.tested)]
+                scaled = [self._scaled(inputs) for inputs, _ in run.read(run.benchmark.tested)]
                 scaling, features = state["scaling"], tf.concat(scaled, axis=0)
             yield state, self._compared(features, self.class_embeddings.value).numpy()
 
@@ -91,6 +91,9 @@ class ESZSL(Solved):
 
     def _features(self, inputs):
         self.require_learned()
+        return self._scaled(inputs)
+
+    def _scaled(self, inputs):
         return self.scaling(tf.cast(inputs, self.compute_dtype))
 
     def _moments(self, stage, embeddings):

@@ -59,7 +59,8 @@ class BackboneConfig(BesideConfig):
             "image_size": min(record.get("size", _SIZE), _SIZE) if weights else _size_of(benchmark.inputs),
         }
         found = {name: value for name, value in found.items() if getattr(self, name) == AUTO}
-        return super().known(benchmark) | found
+        # What else follows from the data may follow from the size of the images.
+        return super(BackboneConfig, dataclasses.replace(self, **found)).known(benchmark) | found
 
     def told(self, benchmark):
         config = dataclasses.replace(self, **self.known(benchmark))

@@ -1,8 +1,9 @@
 """Settings by name, in place of a model's defaults, which were chosen on several benchmarks together.
 
 "v1": the defaults of version 0.1. "paper": the numbers that a paper prints or its released code has, per dataset where
-they differ; where the paper is silent, what version 0.1 had. Where the head of a model says that an equation cannot be
-used as it is printed, both have the form that can; settings and ablations called "printed" have the other one.
+they differ; where the paper is silent, what version 0.1 had. Where the head of a model says that an equation does not
+work as it is printed, both presets have the form that works; settings and ablations called "printed" have that of the
+paper.
 """
 
 # What differed from today's defaults. Models that are not here had the same.

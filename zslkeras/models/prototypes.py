@@ -39,7 +39,7 @@ class PrototypesConfig(Config):
 
 
 class Prototypes(Solved):
-    """Closed form; the settings are tried one after the other."""
+    """Prototypes by regression from class embeddings, solved for each setting in turn."""
 
     Config = PrototypesConfig
     ablations = {"full": {}, "not_whitened": {"whitenings": (0.0,)}}
@@ -53,7 +53,7 @@ class Prototypes(Solved):
         for one in self._settings(stage):
             yield dataclasses.asdict(one)
 
-    def scored(self, run):
+    def scored_solutions(self, run):
         space, features, compare = None, [], graphs.function(self.closed_form.compare, reduce_retracing=True)
         for one in self._settings(run.benchmark):
             if space != one.space:  # whitening takes longest, so it is done once for many settings

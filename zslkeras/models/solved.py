@@ -1,6 +1,7 @@
 """What methods in closed form share: they have settings to choose from in place of epochs, and `fit` solves."""
 
 import dataclasses
+import itertools
 import math
 
 import keras
@@ -24,14 +25,15 @@ class Solved(ZeroShotModel):
         return math.prod(len(values) for values in self._tried().values())
 
     def learn(self, run):
-        # Without test rows there is nothing to score, and the settings are solved alone.
-        scored = self.scored(run) if len(run.benchmark.tested) else Solved.scored(self, run)
-        with run.progress(self.number_of_settings) as bar:
-            for state, *scores in scored:
+        solved = self.scored_solutions(run)
+        if not len(run.benchmark.tested):  # then there is nothing to score
+            solved = ((state,) for state in self.solutions(run.benchmark))
+        with run.progress(run.states or self.number_of_settings) as bar:
+            for state, *scores in itertools.islice(solved, run.states):
                 run.score(self, state, *scores)
                 bar.advance()
 
-    def scored(self, run):
+    def scored_solutions(self, run):
         """Yields each setting as `solutions` does, and the scores [N, C] of the rows `benchmark.tested`, where there is
         a shorter way to them than the model's."""
         return ((state,) for state in self.solutions(run.benchmark))

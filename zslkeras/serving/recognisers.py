@@ -56,6 +56,10 @@ class Live(_Recogniser):
     def benchmark(self):
         return protocol.published(self.experiment)
 
+    @property
+    def digest(self):
+        return self.benchmark.digest
+
     @functools.cached_property
     def keras_model(self):
         return protocol.rebuilt(self.experiment, self.finished, self.benchmark)
@@ -124,7 +128,11 @@ class Stored(_Recogniser):
     def __init__(self, exported):
         self.exported, facts = exported, exported.metadata
         self.method, self.gamma, self.classes = facts["model"], facts["gamma"], exported.classes
-        self.attributes, self.kind = facts["attributes"], facts["inputs"]["kind"]
+        self.attributes, self.kind, self.digest = (
+            facts["attributes"],
+            facts["inputs"]["kind"],
+            facts.get("dataset_digest"),
+        )
         self.validation = facts.get("validation") or {}
 
     @property

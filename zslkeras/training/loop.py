@@ -85,7 +85,7 @@ class Run:
             judge: called with the model and the number of its state; returns a Verdict.
             seed: of the order of rows.
             path: the checkpoint file; None keeps nothing on disk.
-            states: how many to go through, where these are epochs; None for the number in the model's config.
+            states: how many to go through, the untrained one included; None for all that the model's config has.
             callbacks: Keras callbacks.
             jit: compile the step with XLA; one device only.
             title: of the progress line.
@@ -95,7 +95,7 @@ class Run:
         if jit and strategy.num_replicas_in_sync > 1:
             raise InputError(f"jit: got {strategy.num_replicas_in_sync} replicas; wanted one: XLA fails under replicas")
         self.benchmark, self.strategy, self.judge, self.seed = benchmark, strategy, judge, seed
-        self.path, self.jit, self.title, self._states = path, jit, title, states
+        self.path, self.jit, self.title, self.states = path, jit, title, states
         self.limit, self.expect, self.callbacks = limit, expect, list(callbacks)
         self.history, self.best, self.value, self.arrays, self.weights, self.start = [], None, -np.inf, {}, [], {}
         self.finished = False
@@ -117,7 +117,7 @@ class Run:
         if untrained and not self.history:
             self.score(model, {"epoch": 0})
             self.start = self.arrays
-        epochs = self._states - untrained if self._states else config.epochs
+        epochs = self.states - untrained if self.states else config.epochs
         first = len(self.history) - untrained
         span = first * steps, epochs * steps
         rows = batches.training(
