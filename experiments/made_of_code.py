@@ -7,13 +7,11 @@ import re
 import textwrap
 
 import zslkeras
+from experiments import markdown
 from zslkeras import atomic
 from zslkeras.errors import InputError
 
 ROOT = pathlib.Path(__file__).parent.parent
-MARKS = ("<!-- made by python -m experiments.book -->", "<!-- end of what it made -->")
-_WITHIN = re.compile(f"(?<={re.escape(MARKS[0])}\n).*?(?={re.escape(MARKS[1])})", re.DOTALL)
-_WIDTH = 118  # of a line of text
 _HEAD = (
     "Made by `python -m experiments.book` of the docstrings of what `import zslkeras` gives. [python.md](python.md) "
     "teaches it with examples, and [models.md](models.md) tells of the models."
@@ -39,7 +37,7 @@ def write(docs):
 
 def with_picture(text):
     """A text with the picture of the house between its marks."""
-    return _WITHIN.sub(lambda _: f"```mermaid\n{picture()}```\n", text)
+    return markdown.between("book", text, f"```mermaid\n{picture()}```\n")
 
 
 # Docstrings.
@@ -47,21 +45,21 @@ def with_picture(text):
 
 def reference():
     """The page of all public names."""
-    lines = ["# API", "", _filled(_HEAD)]
+    lines = ["# API", "", markdown.filled(_HEAD)]
     for name in _DOOR:
         lines += ["", f"## `{name}`", "", *_function(getattr(zslkeras, name), f"zslkeras.{name}")]
     lines += ["", "## `ZeroShotClassifier`", "", *_documented(zslkeras.ZeroShotClassifier)]
     for name, method in vars(zslkeras.ZeroShotClassifier).items():
         if inspect.isfunction(method) and not name.startswith("_"):
             lines += ["", f"### `{name}`", "", *_function(method, f"model.{name}")]
-    lines += ["", "## The rest", "", "| name | what it is |", "|---|---|"]
+    lines += ["", "## The rest", ""]
     rest = {
         "MODELS": "a dictionary of the models by name",
         "InputError": _first(zslkeras.InputError),
         "__version__": "the version, a text",
     }
     rest |= {model.__name__: _first(model) for model in zslkeras.MODELS.values()}
-    lines += [f"| `{name}` | {said} |" for name, said in rest.items()]
+    lines.append(markdown.table(["name", "what it is"], [(f"`{name}`", said) for name, said in rest.items()]))
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +72,13 @@ def _function(function, name):
         return_annotation=inspect.Signature.empty,
     )
     call = f"{name}{plain}".replace("<built-in function print>", "print").replace("'", '"')
-    return ["```text", *textwrap.wrap(call, _WIDTH, subsequent_indent="    "), "```", "", *_documented(function)]
+    return [
+        "```text",
+        *textwrap.wrap(call, markdown.WIDTH, subsequent_indent="    "),
+        "```",
+        "",
+        *_documented(function),
+    ]
 
 
 def _documented(thing):
@@ -84,21 +88,16 @@ def _documented(thing):
     for title, body in zip(sections[::2], sections[1::2], strict=True):
         lines += ["", f"{title}:" if title != "Args" else "Arguments:", ""]
         if title == "Returns":
-            lines.append(_filled(body))
+            lines.append(markdown.filled(body))
             continue
         names = _ITEM.split(body.strip("\n"))[1:]
         for name, said in zip(names[::2], names[1::2], strict=True):
-            lines.append(_filled(f"* `{name}`: {said}", "  "))
+            lines.append(markdown.filled(f"* `{name}`: {said}", "  "))
     return lines
 
 
 def _paragraphs(text):
-    return "\n\n".join(_filled(one) for one in text.strip().split("\n\n")).splitlines()
-
-
-def _filled(text, indent=""):
-    text = " ".join(text.split())
-    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(markdown.filled(one) for one in text.strip().split("\n\n")).splitlines()
 
 
 def _first(thing):

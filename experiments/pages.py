@@ -5,12 +5,10 @@ import dataclasses
 import functools
 import json
 import pathlib
-import re
-import textwrap
 
 import numpy as np
 
-from experiments import published
+from experiments import markdown, published
 from zslkeras import atomic
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, tables, uncertainty
@@ -21,8 +19,6 @@ FOLDER = "measured"  # of the files, in the folder of results
 WHOLE = "defaults"  # the row of a method with all of its parts
 _STAGES = {"test": "Published test classes", "validation": "Validation classes"}
 _COMPARED = "TH"
-_MARKS = ("<!-- made by python -m experiments.report -->", "<!-- end of what it made -->")
-_WITHIN = re.compile(f"(?<={re.escape(_MARKS[0])}\n).*?(?={re.escape(_MARKS[1])})", re.DOTALL)
 
 _MADE = "This page is made by `python -m experiments.report`; its numbers are those of the files in {}."
 _HOW = (
@@ -38,7 +34,6 @@ _CHOSEN = {
     "way: U, S and H look better than they are, and rows are to be compared with each other. Fold 0 has the published "
     "validation classes.",
 }
-_WIDTH = 118  # of a line of text
 
 
 def read(path):
@@ -69,7 +64,7 @@ def write(results, docs, readme):
 def with_summary(text, results):
     """A text with a line for each benchmark and model between its marks."""
     variants, _ = _variants(_files(results))
-    return _WITHIN.sub(lambda _: _summary(variants) + "\n", text)
+    return markdown.between("report", text, _summary(variants) + "\n")
 
 
 def render(results):
@@ -171,31 +166,32 @@ def _overview(variants):
     counts = {other: collections.Counter() for other in others}
     for one in sorted(variants, key=lambda one: (one.benchmark, one.model not in YARDSTICKS, one.model)):
         beside = {other.model: other for other in variants if other.benchmark == one.benchmark}
-        cells = [_standing(one, beside.get(name)) for name in YARDSTICKS]
-        cells.append(_standing(one, one, "start") if one.first["seeds"][0]["start"] else "")
-        if one.model not in YARDSTICKS:
-            for other, cell in zip(others, cells, strict=True):
-                counts[other][cell.partition(":")[0]] += 1
+        found = [_standing(one, beside.get(name)) for name in YARDSTICKS]
+        found.append(_standing(one, one, "start") if one.first["seeds"][0]["start"] else ())
+        for other, standing in zip(others, found, strict=True):
+            counts[other].update(standing[:1] if one.model not in YARDSTICKS else ())
         chance = _list(dict.fromkeys(map(_chance, one.cases.values())))
         numbers = [_percent(_mean(one, metric)) for metric in _COMPARED]
-        rows.append([one.benchmark, one.model, _seeds(one), chance, *numbers, *cells, _time(one)])
+        rows.append([one.benchmark, one.model, _seeds(one), chance, *numbers, *map(": ".join, found), _time(one)])
     columns = ["data", "model", "seeds", "chance", *_COMPARED, *(f"H against {other}" for other in others), "time"]
     said = [
         f"{other} {counted['ahead']} / {counted['level'] + counted['kept']} / {counted['behind']}"
         for other, counted in counts.items()
     ]
-    return f"{_table(columns, rows)}\n\nMethods that are ahead / level / behind in H, against {', '.join(said)}."
+    return (
+        f"{markdown.table(columns, rows)}\n\nMethods that are ahead / level / behind in H, against {', '.join(said)}."
+    )
 
 
 def _standing(one, other, of=None):
-    """How a variant stands in H to another one, or to its own "start", in words."""
+    """How a variant stands in H to another one, or to its own "start": a word, and by how much; () if not known."""
     if of and not any(seed["state"] for seed in one.seeds):
-        return "kept"
+        return ("kept",)
     found = _paired(one, other, of) if other and (of or other is not one) else None
     if not found:
-        return ""
+        return ()
     low, high = found[0]["H"]["interval"]
-    return f"{'ahead' if low > 0 else 'behind' if high < 0 else 'level'}: {_gain(found[0]['H'], found[1])}"
+    return "ahead" if low > 0 else "behind" if high < 0 else "level", _gain(found[0]["H"], found[1])
 
 
 def _of_benchmark(benchmark, variants, left_out):
@@ -214,7 +210,7 @@ def _of_benchmark(benchmark, variants, left_out):
         chance = ", ".join(dict.fromkeys(_chance(content) for one in rows for content in one.cases.values()))
         said = _text(_data(rows), f"By chance T is {chance}.", _CHOSEN[stage])
         lines += ["", f"## {title}", "", said, ""]
-        lines += [_table([*columns, "time", "commit"], cells)]
+        lines += [markdown.table([*columns, "time", "commit"], cells)]
     older = [path.name for path in left_out if path.parent.parent.name == benchmark]
     if older:
         said = "Not shown, because a newer file has the same row with other settings or other data"
@@ -266,7 +262,9 @@ def _compared(model, rows, whole):
     columns = ["row", "differs in", "folds", "seeds", "T", "H", "H0", "AUSUC"]
     columns += [*(f"{metric}: {WHOLE} over it" for metric in _COMPARED), "time", "commit"]
     alike = len({(one.preset, one.changed) for one in rows}) == 1  # then the heading says what they share
-    lines.append(_table(columns, [_ablation(one, whole, one.row if alike else row_of(one.first)) for one in rows]))
+    lines.append(
+        markdown.table(columns, [_ablation(one, whole, one.row if alike else row_of(one.first)) for one in rows])
+    )
     if claims := _claims(model, {one.row: one for one in rows}):
         lines += ["", "What the paper says, and whether it holds here:", "", claims]
     return lines
@@ -294,7 +292,7 @@ def _claims(model, rows):
             entries, shared = found
             told = [f"{_gain(entries[metric], shared)} {_verdict(entries[metric])}" for metric in claim.metrics]
             cells.append([claim.said, f"{claim.ahead} over {claim.behind}", *_columns(claim.metrics, told)])
-    return _table(["claim", "rows", *"TUSH"], cells) if cells else ""
+    return markdown.table(["claim", "rows", *"TUSH"], cells) if cells else ""
 
 
 def _columns(names, told):
@@ -442,13 +440,8 @@ def _percent(value, sign=""):
 
 
 def _text(*sentences):
-    return textwrap.fill(" ".join(sentences), _WIDTH, break_long_words=False, break_on_hyphens=False)
+    return markdown.filled(" ".join(sentences))
 
 
 def _list(values):
     return ", ".join(map(str, values))
-
-
-def _table(columns, rows):
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)

@@ -12,7 +12,7 @@ from tests.support.commands import ROOT, result_of, start
 from zslkeras import benchmarks, models, names
 from zslkeras.errors import InputError
 
-PACKAGE = ROOT / "tests/support/package"
+PACKAGE = ROOT / "examples/linear"
 
 
 @pytest.fixture(scope="module")

@@ -295,7 +295,7 @@ class ZeroShotClassifier:
         source, model = self._inside.source if data is None else source_of(data, options), self.keras_model
         if source is None:
             raise InputError("data: got none, and a saved classifier has none; wanted a benchmark")
-        if data is not None and is_folder(source):
+        if data is not None and self._inside.test_rows == 0 and is_folder(source):
             self._require_not_trained_on(source)
         benchmark = protocol.published(protocol.Experiment(self.method, model.config, source))
         own, width = self._inside.classes, benchmark.class_embeddings.shape[1]
@@ -357,7 +357,7 @@ class ZeroShotClassifier:
         return facts
 
     def _require_not_trained_on(self, source):
-        """Refuses a folder of which every image was trained on, as `zslkeras train` does: none of them is a test."""
+        """Refuses the folder of a classifier that kept no image to test on, as `zslkeras train` makes it."""
         for changed in ({}, {"unseen": folder.NONE}):
             whole = dataclasses.replace(source, options=source.options | changed | {"tests": False})
             if protocol.published_digest(whole, MODELS[self.method].eats) == self._inside.digest:

@@ -4,7 +4,7 @@ import inspect
 import re
 
 import zslkeras
-from experiments import book, made_of_code
+from experiments import book, made_of_code, markdown
 from tests.support import commands
 
 DOCS = commands.ROOT / "docs"
@@ -39,7 +39,7 @@ def test_the_command_writes_both_and_refuses_a_folder_without_the_page(tmp_path)
     ran = commands.call(book, tmp_path, tmp_path, tmp_path, "--docs", "docs")
     commands.assert_refused(ran, "--docs", "no docs/architecture.md; wanted the folder that has it")
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "architecture.md").write_text("\n".join(["Before.", *made_of_code.MARKS, "After."]))
+    (tmp_path / "docs" / "architecture.md").write_text("\n".join(["Before.", *markdown.marks("book"), "After."]))
     ran = commands.call(book, tmp_path, tmp_path, tmp_path, "--docs", "docs")
     assert ran.code == 0 and (tmp_path / "docs" / "api.md").read_text().startswith("# API")
     assert "graph TD" in (tmp_path / "docs" / "architecture.md").read_text()

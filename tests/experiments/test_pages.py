@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import pages, published, report
+from experiments import markdown, pages, published, report
 from tests.support import commands
 from zslkeras.evaluation.metrics import METRICS
 
@@ -232,7 +232,7 @@ def test_nothing_measured_makes_no_page_and_pages_without_files_go(tmp_path):
 
 
 def test_the_readme_is_written_only_where_the_pages_are_the_usual_ones(tmp_path):
-    marked = "\n".join(["Before.", *pages._MARKS, "After."])
+    marked = "\n".join(["Before.", *markdown.marks("report"), "After."])
     (tmp_path / "README.md").write_text(marked)
     (tmp_path / "other.md").write_text(marked)
     put(tmp_path / "results", "eszsl", seed(0, [8, 4], [6, 4], [9, 7]))
@@ -262,7 +262,7 @@ def test_the_summary_has_a_table_for_each_stage_and_counts_who_is_ahead(tmp_path
     put(tmp_path, "eszsl", seed(0, *better), benchmark="flowers")
     put(tmp_path, "eszsl", seed(0, *better, best=0.9), benchmark="flowers", stage="test")
     put(tmp_path, "msdn", seed(0, *right), benchmark="flowers")
-    text = pages.with_summary("\n".join(["# Results", *pages._MARKS, "After."]), tmp_path)
+    text = pages.with_summary("\n".join(["# Results", *markdown.marks("report"), "After."]), tmp_path)
     test, validation = text.split("Validation classes:")
     rows = tables_of(test)["Results"]
     assert [(row["data"], row["model"], row["T"], row["H"]) for row in rows] == [

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from examples.linear.zslkeras_linear import Linear
 from tests.support.example import Example
 from tests.support.forked import start
-from tests.support.package.zslkeras_linear import Linear
 from tests.support.tiny import tiny
 from zslkeras.models import MODELS, presets
 from zslkeras.training.loop import Run, Verdict

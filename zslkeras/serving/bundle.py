@@ -59,6 +59,7 @@ def save(path, experiment, finished, benchmark, model, front=None, formats=(), *
         "model": experiment.model,
         "dataset": experiment.data.name,
         "dataset_digest": benchmark.digest,
+        "test_rows": len(benchmark.tested),
         "features": benchmark.features,
         "classes": list(benchmark.class_names),
         "seen": benchmark.seen_mask.tolist(),

@@ -60,6 +60,10 @@ class Live(_Recogniser):
     def digest(self):
         return self.benchmark.digest
 
+    @property
+    def test_rows(self):
+        return len(self.benchmark.tested)
+
     @functools.cached_property
     def keras_model(self):
         return protocol.rebuilt(self.experiment, self.finished, self.benchmark)
@@ -128,11 +132,8 @@ class Stored(_Recogniser):
     def __init__(self, exported):
         self.exported, facts = exported, exported.metadata
         self.method, self.gamma, self.classes = facts["model"], facts["gamma"], exported.classes
-        self.attributes, self.kind, self.digest = (
-            facts["attributes"],
-            facts["inputs"]["kind"],
-            facts.get("dataset_digest"),
-        )
+        self.attributes, self.kind = facts["attributes"], facts["inputs"]["kind"]
+        self.digest, self.test_rows = facts.get("dataset_digest"), facts.get("test_rows")
         self.validation = facts.get("validation") or {}
 
     @property

@@ -38,7 +38,7 @@ class Linear(ZeroShotModel):
     def train_step(self, data):
         inputs, labels = data
         with tf.GradientTape() as tape:
-            seen = tf.where(self.seen_mask.value > 0, 0.0, -1e9)
+            seen = tf.where(self.seen_mask.value > 0, 0.0, -1e9)  # nothing of unseen classes is read
             logits = self.config.temperature * self.score_classes(inputs, self.class_embeddings.value) + seen
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         self.minimize(tape, loss, self.optimizer, self.trainable_variables)
