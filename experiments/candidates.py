@@ -67,7 +67,7 @@ def _measure(name, settings, draws, path):
     """Adds the numbers of a model, or of a yardstick, to its file, case by case."""
     overrides = settings.overrides if name == settings.model else flags.Overrides()
     for case in draws:
-        data = protocol.Data(**case.data.arguments())
+        data = cases.source(case.data)
         benchmark = data.load("tune", MODELS[name].eats, case.fold)
         asked = published.asked(name, benchmark.name, overrides)
         config, key = dataclasses.replace(asked, **asked.known(benchmark)), _key(asked)

@@ -1,9 +1,9 @@
-"""The draws of validation classes that a file of benchmarks names."""
+"""Where data are read from: by the flags of data, and by a file of benchmarks that names draws of them."""
 
 import dataclasses
 import pathlib
 
-from zslkeras import atomic
+from zslkeras import atomic, protocol, weighing
 from zslkeras.cli import flags
 from zslkeras.errors import InputError
 
@@ -32,6 +32,11 @@ class Case:
     @property
     def data(self):
         return flags.Data(**self.flags)
+
+
+def source(data):
+    """Where the stages of a benchmark are read from: a protocol.Data of the flags of data."""
+    return weighing.chosen(protocol.Data(**data.arguments()))
 
 
 def read(file, folds):

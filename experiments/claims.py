@@ -2,7 +2,7 @@
 
 import pathlib
 
-from experiments import published, screen
+from experiments import cases, published, screen
 from zslkeras import atomic, protocol, runs
 from zslkeras.errors import InputError
 from zslkeras.evaluation import metrics, tables, uncertainty
@@ -35,7 +35,7 @@ def compare(settings):
 
 def _experiments(settings):
     """The Experiment of each row, all with different settings."""
-    model, data, experiments = MODELS[settings.model], protocol.Data(**settings.data.arguments()), {}
+    model, data, experiments = MODELS[settings.model], cases.source(settings.data), {}
     known = dict.fromkeys([*model.ablations, *protocol.YARDSTICKS])
     for row in settings.rows:
         if row not in known:

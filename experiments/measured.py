@@ -69,7 +69,7 @@ def measure(settings):
         for name in YARDSTICKS:
             row = _Row(name, pages.WHOLE, flags.Overrides(), 1)
             try:
-                protocol.Data(**case.data.arguments()).load("tune", MODELS[name].eats, case.fold)
+                cases.source(case.data).load("tune", MODELS[name].eats, case.fold)
             except InputError as error:
                 print(f"not compared with {tables.label(name)} on {case.key}: {error}", flush=True)
             else:
@@ -102,7 +102,7 @@ def _rows(settings):
 
 def _measure(row, case, settings, commit):
     """Measures the seeds of a row on a case that its file lacks, and writes the file when they have all ended."""
-    data, machine = protocol.Data(**case.data.arguments()), settings.machine.machine()
+    data, machine = cases.source(case.data), settings.machine.machine()
     benchmark = data.load("tune", MODELS[row.model].eats, case.fold)
     asked = row.asked(benchmark.name)
     known = asked.known(benchmark)

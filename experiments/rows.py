@@ -9,7 +9,7 @@ import sys
 import textwrap
 import time
 
-from experiments import published, screen
+from experiments import cases, published, screen
 from zslkeras import automatic, protocol, runs
 from zslkeras.errors import InputError
 from zslkeras.evaluation import tables
@@ -60,7 +60,7 @@ def asked(name, data, overrides, machine, ablation=None, minutes=None):
         ablation: a row of the paper's table, "all" of them, or None for the model as it is.
         minutes: for one seed of all rows, or None.
     """
-    model, source = MODELS[name], protocol.Data(**data.arguments())
+    model, source = MODELS[name], cases.source(data)
     names = list(model.ablations) if ablation == "all" else [ablation]
     if not names:
         raise InputError(f"ablation: got all; {name} has none")
@@ -136,7 +136,7 @@ def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, e
         weights: of backbones, or None.
         out, seeds, resume, extras: as of `train`.
     """
-    source, machine, began = protocol.Data(**data.arguments()), machine.machine(), time.monotonic()
+    source, machine, began = cases.source(data), machine.machine(), time.monotonic()
     minutes, benchmark = minutes or automatic.MINUTES, automatic.any_stage(source)
     stem = pathlib.Path("runs") / f"{AUTO}-{benchmark.name.lower()}"
     out = pathlib.Path(out) if out else runs.next_folder(stem, resume)

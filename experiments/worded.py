@@ -8,14 +8,15 @@ from experiments import published
 from zslkeras import protocol
 from zslkeras.benchmarks import files
 from zslkeras.benchmarks.words import Words
-from zslkeras.errors import InputError
+from zslkeras.benchmarks.words import beside as side_by_side
+from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import metrics, tables
 from zslkeras.models import MODELS
 from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
+from zslkeras.weighing import WEIGHTS
 
 SHOWN, MANY = ("T", "H"), 12  # metrics; attributes in the longer sentences
-WEIGHTS = (0.25, 0.5, 1.0)  # of text beside attributes, where both have unit length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +47,12 @@ def measure(settings):
     if not benchmark.attribute_names:
         raise InputError(f"dataset: the attributes of {benchmark.name} have no names; wanted a table with a header")
     config, encoder = published.config(settings.model, benchmark, settings.overrides), encoders.load(asked.text_encoder)
-    found = []
-    for name, embed in ways(encoder, benchmark.words, settings.few).items():
+    found, known = [], ways(encoder, benchmark.words, settings.few)
+    for name in settings.row:
+        if name not in known:
+            raise InputError(f"row: got {name!r}; {did_you_mean(name, known, every=True)}")
+    for name in settings.row or known:
+        embed = known[name]
         source, numbers = Worded(data.name, data.root, data.options, embed), []
         for fold in range(settings.folds):
             experiment = protocol.Experiment(settings.model, config, source, settings.machine.machine(), logs=False)
@@ -80,7 +85,9 @@ def ways(encoder, told, few):
 
     found = {"attributes": lambda benchmark: benchmark.class_embeddings}
     found |= {f"text: {kind}": text(kind) for kind in kinds}
-    found |= {f"attributes, {kind} by {one:g}": beside(text(kind), one) for kind in kinds for one in WEIGHTS}
+    found |= {
+        f"attributes, {kind} by {one:g}": beside(text(kind), one) for kind in kinds for one in filter(None, WEIGHTS)
+    }
     for kind in kinds:
         found[f"attributes by regression: {kind}"] = guessed(regression(encoder), text(kind))
     for kind in kinds:
@@ -91,10 +98,7 @@ def ways(encoder, told, few):
 def beside(text, weight):
     """Attributes and text side by side."""
 
-    def embed(benchmark):
-        return np.hstack([files.unit_rows(benchmark.class_embeddings), weight * text(benchmark)])
-
-    return embed
+    return lambda benchmark: side_by_side(benchmark.class_embeddings, text(benchmark), weight)
 
 
 def made(benchmark, most):

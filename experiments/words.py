@@ -20,6 +20,7 @@ class Settings:
     model: str = flags.flag("eszsl", "one that takes features", choices=flags.MODELS)
     folds: int = flags.flag(3, "draws of validation classes", least=1)
     few: int = flags.flag(5, "attributes in the shorter sentences", least=1)
+    row: tuple[str, ...] = flags.flag((), "a row of the table, as it is called there; repeat for more", repeat=True)
     data: flags.Data = flags.group(flags.Data)
     overrides: flags.Overrides = flags.group(flags.Overrides)
     machine: flags.Machine = flags.group(flags.Machine)

@@ -40,7 +40,7 @@ LAYERS = (
     ("zslkeras.images*", "zslkeras.evaluation*", "zslkeras.training*", "zslkeras.text*"),
     ("zslkeras.models*", "zslkeras.benchmarks*"),
     ("zslkeras.protocol",),
-    ("zslkeras.runs", "zslkeras.automatic", "zslkeras.figures*"),
+    ("zslkeras.runs", "zslkeras.automatic", "zslkeras.weighing", "zslkeras.figures*"),
     ("zslkeras.serving*",),
     ("zslkeras.classifier",),
     ("zslkeras.cli*",),
@@ -179,8 +179,10 @@ def test_claims_are_made_on_validation_classes_alone():
     claim = next(node for node in TREES["experiments.claims"].body if getattr(node, "name", "") == "_validated")
     assert "protocol.validated" in ast.unparse(claim)
     assert asked_of("experiments.claims", "protocol").isdisjoint({"finish", "select", "fixed", *PUBLISHED})
-    assert asked_of("experiments.candidates", "protocol") == {"Data", "Experiment", "validated"}
+    assert asked_of("experiments.candidates", "protocol") == {"Experiment", "validated"}
+    assert asked_of("experiments.cases", "protocol") == {"Data"}
     assert asked_of("zslkeras.automatic", "protocol") == {"Choice", "Experiment", "select"}
+    assert asked_of("zslkeras.weighing", "protocol") == {"Experiment", "select"}
 
 
 def test_a_campaign_opens_test_classes_in_one_function_which_a_flag_chooses():

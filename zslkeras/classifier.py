@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from zslkeras import automatic, benchmarks, graphs, protocol, runs
+from zslkeras import automatic, benchmarks, graphs, protocol, runs, weighing
 from zslkeras.benchmarks import files, folder
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import confidence, metrics, tables, uncertainty
@@ -93,7 +93,7 @@ def fit(
         settings.setdefault("weights", str(weights))
     chosen = None if model == AUTO else config.build(MODELS[model], model, settings)
     kinds = {MODELS[model].eats} if chosen else {"features", "maps"}
-    source = _with_features(source, kinds, backbone, weights, say)
+    source = weighing.chosen(_with_features(source, kinds, backbone, weights, say), say)
     if chosen:
         minutes = minutes and minutes / len(seeds)
         experiment = protocol.Experiment(
@@ -295,6 +295,8 @@ class ZeroShotClassifier:
         source, model = self._inside.source if data is None else source_of(data, options), self.keras_model
         if source is None:
             raise InputError("data: got none, and a saved classifier has none; wanted a benchmark")
+        if source.options.get("embedding") == "both" and (told := self._inside.attributes.get("words")):
+            source = dataclasses.replace(source, options={"text_weight": told["weight"]} | source.options)
         if data is not None and self._inside.test_rows == 0 and is_folder(source):
             self._require_not_trained_on(source)
         benchmark = protocol.published(protocol.Experiment(self.method, model.config, source))

@@ -13,7 +13,7 @@ MODELS = {
 }
 YARDSTICKS = ("eszsl", "prototypes")  # closed forms on pooled features, which take seconds: under every table
 BENCHMARKS = ("CUB", "SUN", "AWA1", "AWA2", "APY", "FLO")  # the field's, as their folders are called
-EMBEDDINGS = ("attributes", "text")  # what class embeddings are made of
+EMBEDDINGS = ("attributes", "text", "both")  # what class embeddings are made of
 NEGATIVES = ("keep", "zero")  # what becomes of negative attributes
 SCALINGS = ("none", "l2", "centred", "centred_l2", "standard", "minmax", "root_l2", "root_centred_l2", "root_standard")
 AUTO = "auto"  # the value of a setting that stage tune finds

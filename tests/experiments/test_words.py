@@ -87,8 +87,6 @@ def test_only_validation_classes_are_opened():
 
 def test_the_command_prints_a_row_for_each_way(tmp_path, stage, monkeypatch):
     monkeypatch.setattr(encoders, "load", lambda name: Bag())
-    ways = worded.ways
-    monkeypatch.setattr(worded, "ways", lambda *given: {row: ways(*given)[row] for row in ROWS})
     args = (
         "--dataset",
         stage.source,
@@ -100,6 +98,7 @@ def test_the_command_prints_a_row_for_each_way(tmp_path, stage, monkeypatch):
         "bag",
         "--folds",
         "1",
+        *(f"--row={row}" for row in ROWS),
     )
     ran = commands.call(words, tmp_path, tmp_path, tmp_path / "cache", *args)
     lines = [line.strip() for line in ran.out.splitlines()]
@@ -110,4 +109,8 @@ def test_the_command_prints_a_row_for_each_way(tmp_path, stage, monkeypatch):
     commands.assert_refused(
         commands.call(words, tmp_path, tmp_path, tmp_path / "cache", *args, "--model", "msdn"),
         "--model: msdn takes maps; wanted one that takes features",
+    )
+    commands.assert_refused(
+        commands.call(words, tmp_path, tmp_path, tmp_path / "cache", *args, "--row", "text: name"),
+        "--row: got 'text: name'; did you mean text: names?",
     )

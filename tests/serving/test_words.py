@@ -12,6 +12,7 @@ from tests.support.words import Bag
 from zslkeras.benchmarks import words
 from zslkeras.cli import predict
 from zslkeras.errors import InputError
+from zslkeras.serving import candidates
 from zslkeras.serving import words as serving_words
 from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
@@ -42,6 +43,7 @@ def fitted(folder):
     def fit(embedding, text_encoder="bag"):
         if (embedding, text_encoder) not in made:
             options = {"features": "filters", "unseen": 0.2, "text_encoder": text_encoder, "embedding": embedding}
+            options |= {"text_weight": 0.25} if embedding == "both" else {}
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(encoders, "load", lambda name: Bag())
                 made[embedding, text_encoder] = zslkeras.fit(
@@ -117,12 +119,84 @@ def test_a_model_of_attributes_without_an_encoder_takes_one_later(fitted, rows):
         np.testing.assert_allclose(got, fitted("attributes").score(rows, OKAPI).values, rtol=1e-5)
 
 
-@pytest.mark.parametrize("embedding", ["text", "attributes"])
+@pytest.mark.parametrize("embedding", ["text", "attributes", "both"])
 def test_another_encoder_is_refused(fitted, rows, embedding):
     with pytest.raises(InputError) as error:
         fitted(embedding).predict(rows, OKAPI, text_encoder="other")
     wanted = "bag of words of bag, with which the model was trained"
     assert str(error.value) == f"text_encoder: other has digest another; wanted {wanted}"
+
+
+def test_a_model_of_both_is_asked_with_both(fitted, rows):
+    model = fitted("both")
+    known = model._inside.attributes["words"]
+    assert known["weight"] == 0.25 and known["attributes"] == len(model.attribute_names)
+    assert model.class_embeddings.shape == (20, known["attributes"] + Bag.dim)
+    own = dict(zip(model.attribute_names, model.class_embeddings[3, : known["attributes"]], strict=True))
+    of_name = descriptions.embedded(Bag(), descriptions.of_names(["okapi"]))
+    attributes = words.unit_rows(model.class_embeddings[[3], : known["attributes"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # nothing is filled in
+        named = model.score(rows, {"okapi": own}).values
+        said = model.score(rows, {"okapi": own | {"description": OKAPI["okapi"]}}).values
+    for got, text in ((named, of_name), (said, descriptions.embedded(Bag(), OKAPI.values()))):
+        row = words.beside(attributes, text, known["weight"])
+        np.testing.assert_allclose(got, model.score(rows, (["okapi"], row)).values, rtol=1e-4, atol=1e-5)
+    assert np.abs(named - said).max() > 1e-3
+    with pytest.warns(UserWarning, match="classes: the attributes of okapi follow from what is said"):
+        model.predict(rows, OKAPI)
+    names = list(model.class_names[:2])
+    np.testing.assert_array_equal(
+        model.score(rows, names).values, model.score(rows, (names, model.class_embeddings[:2])).values
+    )
+
+
+def test_a_saved_model_of_both_answers_the_same(fitted, rows, folder, tmp_path, unchecked_exports):
+    model = fitted("both")
+    model.save(tmp_path / "saved")
+    again = zslkeras.load(tmp_path / "saved")
+    own = dict(zip(model.attribute_names, model.class_embeddings[3], strict=False))
+    asked = {"okapi": own | {"description": OKAPI["okapi"]}}
+    np.testing.assert_allclose(again.score(rows, asked).values, model.score(rows, asked).values, rtol=1e-4, atol=1e-5)
+    predict.COMMAND(predict.main, ["--model", str(tmp_path / "saved"), "--write_table", str(tmp_path / "own.csv")])
+    assert (tmp_path / "own.csv").read_text().splitlines()[0] == ",".join(["class", *model.attribute_names])
+    np.testing.assert_allclose(
+        again.score(rows, tmp_path / "own.csv").values, again.score(rows).values, rtol=1e-4, atol=1e-5
+    )
+    assert again.evaluate(folder, features="filters", unseen=0.2, text_encoder="bag", embedding="both")["T"] > 0.2
+
+
+HARM = {
+    "weight": ({"weight": None}, "has text beside attributes, and no weight or number of them; wanted both"),
+    "none": ({"attributes": 0}, "has text beside attributes, and no weight or number of them; wanted both"),
+    "too many": ({"attributes": 500}, "has text beside attributes, and no weight or number of them; wanted both"),
+    "said": ({"said": [["a circle"]]}, "has words about 1 of 20 classes; wanted all"),
+}
+
+
+@pytest.mark.parametrize("what", HARM)
+def test_an_export_of_both_that_does_not_say_how_is_refused(what, fitted, tmp_path, unchecked_exports):
+    harm, sentence = HARM[what]
+    fitted("both").save(tmp_path / "saved")
+    path = tmp_path / "saved/metadata.json"
+    metadata = json.loads(path.read_text())
+    known = metadata["attributes"]["words"] | harm
+    metadata["attributes"]["words"] = {name: value for name, value in known.items() if value is not None}
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(InputError, match=sentence):
+        zslkeras.load(tmp_path / "saved")
+
+
+def test_beside_attributes_a_class_that_is_known_keeps_its_text():
+    known = {"embedding": "both", "by_name": False, "said": [["striped"], ["spotted"]]}
+    own = candidates.Classes(("zebra", "okapi"), np.eye(2), np.array([True, True]))
+    given = candidates.Given("classes", ("okapi", "zebra"), (), np.eye(2), ((), ("black and white",)))
+    assert serving_words.described(given, own, {"words": known}).said == (["spotted"], ("black and white",))
+    given = candidates.Given("classes", ("gnu",), (), np.eye(1), ((),))
+    with pytest.raises(InputError, match="classes: class gnu is not described in words; wanted that, as in training"):
+        serving_words.described(given, own, {"words": known})
+    named = serving_words.described(given, own, {"words": known | {"by_name": True}})
+    assert named.said == (("a photo of a gnu",),)
 
 
 def test_an_export_knows_its_encoder_and_what_was_said(fitted, rows, folder, tmp_path, capsys, unchecked_exports):

@@ -35,6 +35,7 @@ def read(
     normalize=True,
     text_encoder=None,
     embedding=None,
+    text_weight=None,
     tests=True,
     seed=0,
 ):
@@ -54,6 +55,7 @@ def read(
         normalize: whether class embeddings get L2 length one.
         text_encoder: a folder or a handle, see `text.encoders.load`; reads what the table says in words.
         embedding: from words.EMBEDDINGS, what class embeddings are made of; see `words.described`.
+        text_weight: of text beside attributes, where the embedding is "both"; see `words.described`.
         tests: whether a fifth of the images of each class are kept to test on. Without them all images of seen
             classes are trained on, and nothing can be said about these classes in stage "final".
         seed: of the draws.
@@ -64,7 +66,7 @@ def read(
     folder = pathlib.Path(name)
     table, pictures, labels, notes = _contents(folder, classes)
     class_names = table.names
-    embeddings, attribute_names, told, note = words.described(table, text_encoder, embedding)
+    embeddings, attribute_names, told, note = words.described(table, text_encoder, embedding, text_weight)
     with_pictures = np.unique(labels)
     unseen_classes, drawn = _unseen(unseen, class_names, with_pictures, seed)
     train, test_seen, test_unseen = _split(labels, unseen_classes, tests, seed)

@@ -4,10 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from zslkeras.benchmarks.files import unit_rows
 from zslkeras.errors import InputError
 from zslkeras.names import EMBEDDINGS
 from zslkeras.text import descriptions, encoders
 
+WEIGHT = 0.5  # of text beside attributes, where nothing chooses one; see docs/notes/words.md
 _AT_ONCE = 1024  # classes compared with all others
 _NEAR = 0.98  # cosine above which two descriptions hardly tell their classes apart
 
@@ -22,6 +24,7 @@ class Words:
         embedding: one of EMBEDDINGS.
         by_name: whether nothing was said but the names of the classes, in `descriptions.PROMPTS`.
         said: for each class a tuple of texts.
+        weight, attributes: of text, and how many attributes it stands beside, where the embedding is both; else 0.
     """
 
     encoder: str
@@ -29,28 +32,36 @@ class Words:
     embedding: str
     by_name: bool
     said: tuple[tuple[str, ...], ...]
+    weight: float = 0.0
+    attributes: int = 0
 
     def of(self, classes):
         """The Words of some of the classes, by their numbers."""
         return dataclasses.replace(self, said=tuple(self.said[place] for place in classes))
 
 
-def described(table, text_encoder=None, embedding=None):
+def described(table, text_encoder=None, embedding=None, text_weight=None):
     """The class embeddings [C, A] of a table, the names of their columns, the Words, and a note.
 
     Args:
         table: a Table without gaps.
         text_encoder: see `encoders.load`; None where nothing is read.
-        embedding: "attributes", or "text": its descriptions, or the names of its classes if it has none. If None, the
-            attributes where it has any. With an encoder, a model of attributes can be asked in words later.
+        embedding: "attributes"; "text": its descriptions, or the names of its classes if it has none; or "both", side
+            by side. If None, the attributes where it has any. With an encoder, a model of attributes can be asked in
+            words later.
+        text_weight: the length of text beside attributes of length one; WEIGHT if None.
     """
     embedding = embedding or EMBEDDINGS[table.values.shape[1] == 0]
     if embedding not in EMBEDDINGS:
         raise InputError(f"embedding: got {embedding!r}; wanted one of {', '.join(EMBEDDINGS)}")
-    if embedding == "attributes" and not table.values.shape[1]:
-        raise InputError("embedding: got attributes, and the table of classes has none; wanted text")
+    if embedding != "text" and not table.values.shape[1]:
+        raise InputError(f"embedding: got {embedding}, and the table of classes has no attributes; wanted text")
+    if text_weight is not None and embedding != "both":
+        raise InputError(f"text_weight: got {text_weight} for embedding {embedding}; wanted it for both alone")
+    if text_weight is not None and not 0 <= text_weight < np.inf:
+        raise InputError(f"text_weight: got {text_weight}; wanted a number of at least 0")
     if text_encoder is None:
-        if embedding == "text":
+        if embedding != "attributes":
             what = "descriptions" if any(table.said) else "names"
             raise InputError(
                 f"text_encoder: got none to read the {what} of classes; wanted a folder of a sentence encoder"
@@ -63,7 +74,18 @@ def described(table, text_encoder=None, embedding=None):
     if embedding == "attributes":
         return table.values, table.columns, told, None
     vectors = descriptions.embedded(encoder, said)
-    return vectors, (), told, near(table.names, vectors)
+    note = near(table.names, vectors)
+    if embedding == "text":
+        return vectors, (), told, note
+    weight = WEIGHT if text_weight is None else float(text_weight)
+    told = dataclasses.replace(told, weight=weight, attributes=len(table.columns))
+    columns = (*table.columns, *(f"text {place}" for place in range(1, vectors.shape[1] + 1)))
+    return beside(table.values, vectors, weight), columns, told, note
+
+
+def beside(attributes, vectors, weight):
+    """Attributes [K, A] and text [K, D] as one embedding [K, A + D] of unit length."""
+    return unit_rows(np.hstack([unit_rows(attributes), weight * vectors]))
 
 
 def near(names, vectors):

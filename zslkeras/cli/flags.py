@@ -79,6 +79,11 @@ class Data:
         "own folder: what class embeddings are made of; attributes where the table has any, if not given",
         choices=names.EMBEDDINGS,
     )
+    text_weight: float | None = flag(
+        None,
+        "own folder: of text beside attributes, with --embedding both; found on validation classes if not given",
+        least=0,
+    )
     unseen: str | None = flag(
         None, "own folder: the unseen classes, as a comma-separated list, a file with one name per line, or a fraction"
     )

@@ -14,6 +14,8 @@ import shlex
 from zslkeras.cli import flags
 from zslkeras.names import AUTO
 
+_OPTIONS = ("classes", "features", "text_encoder", "embedding", "text_weight")  # of `benchmarks.load`
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -27,6 +29,7 @@ class Settings:
     classes: str | None = flags.field_of(flags.Data, "classes")
     text_encoder: str | None = flags.field_of(flags.Data, "text_encoder")
     embedding: str | None = flags.field_of(flags.Data, "embedding")
+    text_weight: float | None = flags.field_of(flags.Data, "text_weight")
     features: str | None = flags.flag(
         None, "feature files in the folder, or filters for the built-in filter bank, which is quick and weak"
     )
@@ -47,7 +50,7 @@ def main(settings, folders):
     from zslkeras import classifier  # needs TensorFlow, so only after the flags are checked
 
     (folder,) = folders
-    options = {name: getattr(settings, name) for name in ("classes", "features", "text_encoder", "embedding")}
+    options = {name: getattr(settings, name) for name in _OPTIONS}
     source = classifier.source_of(folder, options)
     if classifier.is_folder(source):
         # Nothing is judged after the last training, so that it has every image.

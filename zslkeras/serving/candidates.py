@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 
 from zslkeras.benchmarks import files, tables
-from zslkeras.benchmarks.words import near
+from zslkeras.benchmarks.words import beside, near
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.serving import words
 from zslkeras.text import descriptions
@@ -81,6 +81,24 @@ def among(own, attributes, given, known=True, missing=MISSING[0], text_encoder=N
     if missing not in MISSING:
         raise InputError(f"missing: got {missing!r}; wanted one of {', '.join(MISSING)}")
     given = _read(given, own, attributes)
+    width = given.values.shape[1]
+    if words.stand_beside(attributes) and (width != attributes["number"] or given.columns):
+        values, notes = _with_text(own, attributes, given, missing, text_encoder)
+    else:
+        values, notes, _ = _rows(own, attributes, given, missing, text_encoder)
+    seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
+    merged = dict(zip(own.names, own.embeddings, strict=True)) if known else {}
+    merged |= dict(zip(given.names, values, strict=True))
+    classes = Classes(
+        tuple(merged),
+        np.asarray(list(merged.values()), np.float32),
+        np.array([seen.get(name, False) for name in merged]),
+    )
+    return classes, notes + _on_duplicates(own, given, values)
+
+
+def _rows(own, attributes, given, missing, text_encoder):
+    """The rows [K, A] of classes as they are given, notes about them, and what `words.read` made of words."""
     told = words.read(given, own, attributes, text_encoder)
     values = _in_order(given, attributes) if told is None or told.attributes else told.rows
     expected = np.full(values.shape, np.nan) if told is None else told.rows
@@ -105,19 +123,21 @@ def among(own, attributes, given, known=True, missing=MISSING[0], text_encoder=N
     values = np.stack(values).astype(np.float32)
     if attributes["unit_length"]:
         values = files.unit_rows(values)
-    seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
-    merged = dict(zip(own.names, own.embeddings, strict=True)) if known else {}
-    merged |= dict(zip(given.names, values, strict=True))
-    classes = Classes(
-        tuple(merged),
-        np.asarray(list(merged.values()), np.float32),
-        np.array([seen.get(name, False) for name in merged]),
-    )
-    return classes, _notes(own, given, values, lacking) + _notes_on_words(given, told)
+    return values, _on_lacking(given, lacking, values.shape[1]) + _on_words(given, given_part, told), told
+
+
+def _with_text(own, attributes, given, missing, text_encoder):
+    """The same for a model of attributes and text side by side: each class has both."""
+    own, part = words.without_text(own, attributes)
+    given = words.described(given, own, attributes)
+    values, notes, told = _rows(own, part, given, missing, text_encoder)
+    return beside(values, told.vectors, attributes["words"]["weight"]).astype(np.float32), notes
 
 
 def attribute_names(attributes):
     """The names of a model's attributes; numbered where they have none."""
+    if words.stand_beside(attributes):
+        return words.names_of_attributes(attributes)
     return attributes["names"] or [f"attribute {place}" for place in range(1, attributes["number"] + 1)]
 
 
@@ -281,22 +301,24 @@ def _require_scale(where, name, row, attributes, whole=True):
         )
 
 
-def _notes(own, given, values, lacking):
-    """One line about what was filled in, and one about duplicates."""
-    notes = []
-    if lacking.any():
-        some = lacking[lacking > 0]
-        count = f"{some.min()}" if some.min() == some.max() else f"{some.min()} to {some.max()}"
-        first = given.names[np.flatnonzero(lacking)[0]]
-        of = first if len(some) == 1 else f"{len(some)} classes, {first} first"
-        notes.append(
-            f"{given.where}: filled in {count} of {values.shape[1]} attributes of {of}, by what goes together in the "
-            "known classes"
-        )
-    if same := [f"{name} is a duplicate of {other}" for name, other in _duplicates(own, given.names, values)]:
-        more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
-        notes.append(f"{given.where}: {'; '.join(same[:3])}{more}: nothing but their names tells them apart")
-    return notes
+def _on_lacking(given, lacking, number):
+    """A line about the attributes, of `number`, that were filled in."""
+    if not lacking.any():
+        return []
+    some = lacking[lacking > 0]
+    count = f"{some.min()}" if some.min() == some.max() else f"{some.min()} to {some.max()}"
+    first = given.names[np.flatnonzero(lacking)[0]]
+    of = first if len(some) == 1 else f"{len(some)} classes, {first} first"
+    return [
+        f"{given.where}: filled in {count} of {number} attributes of {of}, by what goes together in the known classes"
+    ]
+
+
+def _on_duplicates(own, given, values):
+    """A line about classes that are the same."""
+    same = [f"{name} is a duplicate of {other}" for name, other in _duplicates(own, given.names, values)]
+    more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
+    return [f"{given.where}: {'; '.join(same[:3])}{more}: nothing but their names tells them apart"] if same else []
 
 
 def _duplicates(own, names, values):
@@ -323,11 +345,20 @@ def _duplicates(own, names, values):
             yield every[place], every[earliest]
 
 
-def _notes_on_words(given, told):
-    """One line about what was read, and one about classes that are described nearly alike."""
+def _on_words(given, there, told):
+    """One line about what was read, and one about classes that are described nearly alike.
+
+    Args:
+        given: the Given.
+        there: [K, A], which attributes are given.
+        told: the Told, or None.
+    """
     if told is None:
         return []
-    names = [name for name, texts in zip(given.names, given.said, strict=True) if texts]
-    of = names[0] if len(names) == 1 else f"{len(names)} classes, {names[0]} first"
-    read = f"the attributes of {of} follow from what is said, by what is known of other classes"
-    return [f"{given.where}: {note}" for note in (told.attributes and read, near(names, told.vectors)) if note]
+    said = [(name, has.all()) for name, texts, has in zip(given.names, given.said, there, strict=True) if texts]
+    read, notes = [name for name, whole in said if told.attributes and not whole], []
+    if read:
+        of = read[0] if len(read) == 1 else f"{len(read)} classes, {read[0]} first"
+        notes.append(f"the attributes of {of} follow from what is said, by what is known of other classes")
+    notes.append(near([name for name, _ in said], told.vectors))
+    return [f"{given.where}: {note}" for note in notes if note]

@@ -15,7 +15,7 @@ from zslkeras.benchmarks import files, tables
 from zslkeras.errors import InputError, brief, quoted
 from zslkeras.evaluation.confidence import Confidence
 from zslkeras.images import decode
-from zslkeras.serving import candidates, export, rejection
+from zslkeras.serving import candidates, export, rejection, words
 from zslkeras.serving.candidates import Classes
 from zslkeras.structure import OrNull
 
@@ -34,7 +34,17 @@ _METADATA = {  # what is read of `metadata.json`
         "number": int,
         "names": OrNull([str]),
         "unit_length": bool,
-        "words?": OrNull({"encoder": str, "digest": str, "embedding": str, "by_name": bool, "said": [[str]]}),
+        "words?": OrNull(
+            {
+                "encoder": str,
+                "digest": str,
+                "embedding": str,
+                "by_name": bool,
+                "said": [[str]],
+                "weight?": float,
+                "attributes?": int,
+            }
+        ),
     },
     "preprocessing": OrNull({"size": int, "crop": bool}),
     "endpoints": dict,
@@ -85,6 +95,7 @@ class Exported:
         embeddings = files.read_matrix(path, len(self.metadata["classes"]))
         if (number := self.metadata["attributes"]["number"]) != embeddings.shape[1]:
             raise InputError(f"{path}: got shape {embeddings.shape}; wanted {number} columns, one for each attribute")
+        words.require_whole(self.metadata["attributes"], len(self.metadata["classes"]), self.path)
         self.classes = Classes(tuple(self.metadata["classes"]), embeddings, np.array(self.metadata["seen"]))
 
     @functools.cached_property
@@ -232,14 +243,25 @@ class Exported:
         try:
             with open(path, "x", newline="", encoding="utf-8") as file:
                 # The text of a float32 is the shortest that reads back as the same number.
-                columns, rows = self.attribute_names, [map(str, row) for row in self.classes.embeddings]
-                told = self.metadata["attributes"].get("words")
-                if told and told["embedding"] == "text":
-                    columns, rows = [tables.DESCRIPTION], [[" ".join(texts)] for texts in told["said"]]
+                columns, rows = self._described()
                 own = [[name, *row] for name, row in zip(self.classes.names, rows, strict=True)]
                 csv.writer(file, lineterminator="\n").writerows([["class", *columns], *own])
         except OSError as error:
             raise InputError(f"write_table: {path}: {error.strerror}; wanted a new file") from error
+
+    def _described(self):
+        """The columns and rows of a table of the model's own classes."""
+        attributes = self.metadata["attributes"]
+        told, own = attributes.get("words"), self.classes
+        if words.stand_beside(attributes):
+            own, _ = words.without_text(own, attributes)
+        columns, rows = list(self.attribute_names), [list(map(str, row)) for row in own.embeddings]
+        if not told or told["embedding"] == "attributes" or (told["embedding"] == "both" and told["by_name"]):
+            return columns, rows
+        said = [[" ".join(texts)] for texts in told["said"]]
+        if told["embedding"] == "text":
+            return [tables.DESCRIPTION], said
+        return [*columns, tables.DESCRIPTION], [[*row, *texts] for row, texts in zip(rows, said, strict=True)]
 
     def _draw_attention(self, contents, thumbnails, paths, headings):
         """Draws where the model looks, one PNG per image: for the attributes or classes with the highest scores."""
@@ -256,7 +278,8 @@ class Exported:
                 for kind in sorted(name for name in answers if f"{name}_scores" in answers):
                     scores = answers[f"{kind}_scores"][row]
                     names = self.classes.names if kind == "class" else self.attribute_names
-                    best = np.argsort(-scores, kind="stable")[:TOP_ATTRIBUTES]
+                    # Text beside attributes has no names.
+                    best = np.argsort(-scores[: len(names)], kind="stable")[:TOP_ATTRIBUTES]
                     lines[kind.replace("_to_", " → ").replace("_", " ")] = [
                         (f"{textwrap.fill(names[i], _TITLE_WIDTH)}\n{scores[i]:z.2f}", answers[kind][row, i])
                         for i in best

@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 
+from zslkeras.benchmarks import files
 from zslkeras.errors import InputError
 from zslkeras.text import descriptions, encoders
 from zslkeras.text.attributes import FromWords
@@ -34,6 +35,50 @@ def are_known_by_name(attributes):
     """Whether a model was trained on the names of classes alone, so that a name describes a class."""
     words = attributes.get("words")
     return bool(words) and words["embedding"] == "text" and words["by_name"]
+
+
+def stand_beside(attributes):
+    """Whether a model was trained on attributes and text side by side."""
+    words = attributes.get("words")
+    return bool(words) and words["embedding"] == "both"
+
+
+def require_whole(attributes, classes, path):
+    """Refuses metadata that do not say what was said of each class, or how text stands beside attributes."""
+    words, names = attributes.get("words"), attributes["names"] or []
+    if words and len(words["said"]) != classes:
+        raise InputError(f"model: {path} has words about {len(words['said'])} of {classes} classes; wanted all")
+    if stand_beside(attributes) and not ("weight" in words and 0 < words.get("attributes", 0) < len(names)):
+        raise InputError(f"model: {path} has text beside attributes, and no weight or number of them; wanted both")
+
+
+def names_of_attributes(attributes):
+    """The names of the attributes that text stands beside."""
+    return attributes["names"][: attributes["words"]["attributes"]]
+
+
+def without_text(own, attributes):
+    """The Classes of such a model, and what its metadata say, as they would be without the text."""
+    names = names_of_attributes(attributes)
+    rows = files.unit_rows(own.embeddings[:, : len(names)])
+    known = attributes["words"] | {"embedding": "attributes"}
+    part = attributes | {"names": names, "number": len(names), "unit_length": True, "words": known}
+    return dataclasses.replace(own, embeddings=rows), part
+
+
+def described(given, own, attributes):
+    """Classes as they are given, for such a model, with a text for each one of which nothing is said.
+
+    A class that the model knows keeps its text. Another one is read by its name, if the trained classes were.
+    """
+    known = attributes["words"]
+    trained = dict(zip(own.names, known["said"], strict=True))
+    if known["by_name"]:
+        trained = dict(zip(given.names, descriptions.of_names(given.names), strict=True)) | trained
+    said = tuple(texts or trained.get(name, ()) for name, texts in zip(given.names, given.said, strict=True))
+    if lacking := [name for name, texts in zip(given.names, said, strict=True) if not texts]:
+        raise InputError(f"{given.where}: class {lacking[0]} is not described in words; wanted that, as in training")
+    return dataclasses.replace(given, said=said)
 
 
 def doubt(attributes, validation):

@@ -146,6 +146,8 @@ class Page:
 
     def _require_few(self, texts):
         """Refuses words that nothing here reads, and more of them than it reads in a moment."""
+        if self._encoder is None and words.stand_beside(self._attributes):
+            raise InputError("words: this server has no encoder; wanted one, as a class has text beside its attributes")
         if texts and self._encoder is None:
             raise InputError("words: this server has no encoder for them; wanted attributes")
         if len(texts) > SAID or any(len(text) > WORDS for text in texts):

@@ -30,7 +30,7 @@ export class Attention {
     this.kind = find("kind").value;
     this.of = this.model.attention[this.kind];
     this.names = this.model[this.of];
-    const scores = maps[`${this.kind}_scores`];
+    const scores = maps[`${this.kind}_scores`].slice(0, this.names.length); // text beside attributes has no names
     const order = scores.map((_, place) => place).sort((a, b) => scores[b] - scores[a]);
     find("strongest").replaceChildren(...order.slice(0, STRONGEST).map((place) => this.#chip(this.names[place])));
     find("pointed").textContent = `Point at ${this.of === "classes" ? "a class" : "an attribute"} here or in the table.`;
