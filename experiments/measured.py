@@ -46,10 +46,13 @@ class _Row:
         return published.asked(self.model, dataset, self.overrides, self.ablation)
 
     def changed(self, dataset):
-        """{setting: value} of what the command line sets otherwise than the row, with its preset, has it."""
+        """{setting: value} of what the command line sets otherwise than the row, with its preset, has it.
+
+        A file of weights is not among them: offline it stands for the ones that would be downloaded.
+        """
         plain = published.asked(self.model, dataset, flags.Overrides(preset=self.overrides.preset), self.ablation)
         usual, now = _json(plain), _json(self.asked(dataset))
-        return {key: value for key, value in now.items() if value != usual[key]}
+        return {key: value for key, value in now.items() if value != usual[key] and key != "weights"}
 
 
 def measure(settings):
