@@ -19,7 +19,7 @@ _ATTENTION = 8  # images at the most
 _MOST = 2_700_000  # bytes of the images of a run, written as text: the rest of a report is small
 _FIGURES = {
     "curve.png": "Accuracy on seen and unseen classes over all gammas. The dot is the gamma chosen on validation.",
-    "history.png": "The course of training in stage tune, on validation classes. The line is the chosen state.",
+    "history.png": "The training curve of stage tune, on validation classes. The line is the chosen state.",
     "confusion.png": "Confusion of the unseen classes among themselves: no seen class takes part.",
     "channels.png": "How much of some channels some attributes let through.",
     "tsne.png": "t-SNE of what the model makes of test images.",

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
 
@@ -17,6 +18,7 @@ from zslkeras.names import YARDSTICKS
 FORMAT = 1  # of a file; a new layout gets a new number
 FOLDER = "measured"  # of the files, in the folder of results
 WHOLE = "defaults"  # the row of a method with all of its parts
+TOGETHER = "together.md"  # the page of all benchmarks
 _STAGES = {"test": "Published test classes", "validation": "Validation classes"}
 _COMPARED = "TH"
 
@@ -26,6 +28,11 @@ _HOW = (
     "95 % interval over classes in brackets: the mean of those of all seeds and folds. A gain is a difference "
     "paired class by class, with its interval over the classes of all folds. U0, S0, H0 are at gamma 0. Time is that "
     "of one seed: training and judging, in all its stages."
+)
+_POOLED = (
+    "Published test classes, with the defaults. A gain is a difference paired class by class: in T, the mean over the "
+    "classes of all benchmarks, and in H, the mean over benchmarks, where each draw of `shapes` counts as one. In "
+    "brackets is its 95 % interval over classes."
 )
 _CHOSEN = {
     "test": "State and gamma were chosen on validation classes. What is best on test is what choosing on these classes "
@@ -73,6 +80,8 @@ def render(results):
     pages = {}
     for benchmark in sorted({one.benchmark for one in variants}):
         pages[f"{benchmark}.md"] = _of_benchmark(benchmark, variants, left_out)
+    if together := _of_all(variants):
+        pages[TOGETHER] = together
     for model in sorted({one.model for one in variants if one.name != one.model}):
         pages[f"{model}-ablations.md"] = _of_model(model, variants)
     return pages
@@ -216,6 +225,30 @@ def _of_benchmark(benchmark, variants, left_out):
         said = "Not shown, because a newer file has the same row with other settings or other data"
         lines += ["", _text(f"{said}: {', '.join(f'`{name}`' for name in older)}.")]
     return "\n".join(lines) + "\n"
+
+
+def _of_all(variants):
+    """How every method stands on all benchmarks that were judged on test classes; "" where these are less than two."""
+    pooled = {}
+    for one in variants:
+        if (one.stage, one.name) == ("test", one.model):
+            known = pooled.setdefault(one.model, dataclasses.replace(one, benchmark="", cases={}))
+            pooled[one.model] = dataclasses.replace(
+                known, benchmark=_list(filter(None, [known.benchmark, one.benchmark])), cases=known.cases | one.cases
+            )
+    methods = sorted(name for name in pooled if name not in YARDSTICKS and len(pooled[name].cases) > 1)
+    if not methods:
+        return ""
+    others, rows = [*map(tables.label, YARDSTICKS), "its own start"], []
+    for one in map(pooled.get, methods):
+        found = [_gains(one, pooled[name]) if name in pooled else ["", ""] for name in YARDSTICKS]
+        found.append(_gains(one, one, "start") if all(seed["start"] for seed in one.seeds) else ["", ""])
+        rows.append([one.model, one.benchmark, _seeds(one), *itertools.chain(*found)])
+    columns = ["model", "benchmarks", "seeds", *(f"{metric} over {other}" for other in others for metric in _COMPARED)]
+    return "\n".join(
+        ["# All benchmarks together", "", _MADE.format(f"`results/{FOLDER}`"), "", _text(_POOLED), ""]
+        + [markdown.table(columns, rows), ""]
+    )
 
 
 def _line(one, stage, yardsticks):

@@ -17,7 +17,7 @@ from zslkeras.figures import of_run
 from zslkeras.models import MODELS
 from zslkeras.models.config import settings_text
 from zslkeras.names import AUTO
-from zslkeras.serving import bundle
+from zslkeras.serving import bundle, recognisers, words
 from zslkeras.training import strategies
 
 # {an extra: (its flag, the method that a model needs for it)}
@@ -123,7 +123,7 @@ def train(benchmark, experiments, out, stem, seeds=None, select="val", resume=Fa
             trained[row] = experiment, finished, time.monotonic() - began
         strategies.finish(first.strategy)
     if chief:
-        _conclude(out, trained, benchmark.name, extras)
+        _conclude(out, trained, benchmark, extras)
     return out
 
 
@@ -150,7 +150,7 @@ def train_best(data, machine, minutes, weights, out, seeds=None, resume=False, e
         count = seeds or MODELS[experiment.model].default_seeds
         choices += [protocol.select(experiment, seed) for seed in range(1, count)]
         finished = [protocol.finish(experiment, choice) for choice in choices]
-    _conclude(out, {None: (experiment, finished, time.monotonic() - began)}, benchmark.name, extras)
+    _conclude(out, {None: (experiment, finished, time.monotonic() - began)}, benchmark, extras)
     return out
 
 
@@ -174,11 +174,11 @@ def _command():
     return shlex.join(["python", *(word for word in sys.orig_argv[1:] if word != "--resume")])
 
 
-def _conclude(out, trained, dataset, extras):
-    """Writes and prints the result of each row of `trained`."""
+def _conclude(out, trained, benchmark, extras):
+    """Writes and prints the result of each row of `trained`, on the benchmark with this stage tune."""
     experiment, finished, _ = next(iter(trained.values()))
     yardsticks, results = protocol.yardsticks(experiment, finished), {}
-    paper = published.numbers(experiment.model, dataset)
+    paper = published.numbers(experiment.model, benchmark.name)
     for row, (experiment, finished, seconds) in trained.items():
         results[row] = runs.result(experiment, finished, yardsticks, seconds, paper)
         results[row] |= of_run.pointing(experiment, finished) | {"command": _command()}
@@ -191,6 +191,9 @@ def _conclude(out, trained, dataset, extras):
         if extras.views:
             of_run.write_views(experiment, finished[0], extras.views)
         print(screen.table(results[row], row))
+        told = {"words": benchmark.words and dataclasses.asdict(benchmark.words)}
+        if doubt := words.doubt(told, recognisers.validation(finished[0].choice)):
+            print(f"note: {doubt}")
         if extras.export:
             print(bundle.write(experiment, finished[0], extras.with_backbone, extras.weights, extras.formats))
     drawn = {row: (experiment, finished[0]) for row, (experiment, finished, _) in trained.items()}

@@ -7,8 +7,7 @@ import numpy as np
 from experiments import published
 from zslkeras import protocol
 from zslkeras.benchmarks import files
-from zslkeras.benchmarks.words import Words
-from zslkeras.benchmarks.words import beside as side_by_side
+from zslkeras.benchmarks.words import Words, beside
 from zslkeras.errors import InputError, did_you_mean
 from zslkeras.evaluation import metrics, tables
 from zslkeras.models import MODELS
@@ -86,7 +85,7 @@ def ways(encoder, told, few):
     found = {"attributes": lambda benchmark: benchmark.class_embeddings}
     found |= {f"text: {kind}": text(kind) for kind in kinds}
     found |= {
-        f"attributes, {kind} by {one:g}": beside(text(kind), one) for kind in kinds for one in filter(None, WEIGHTS)
+        f"attributes, {kind} by {one:g}": with_text(text(kind), one) for kind in kinds for one in filter(None, WEIGHTS)
     }
     for kind in kinds:
         found[f"attributes by regression: {kind}"] = guessed(regression(encoder), text(kind))
@@ -95,10 +94,9 @@ def ways(encoder, told, few):
     return found
 
 
-def beside(text, weight):
+def with_text(text, weight):
     """Attributes and text side by side."""
-
-    return lambda benchmark: side_by_side(benchmark.class_embeddings, text(benchmark), weight)
+    return lambda benchmark: beside(benchmark.class_embeddings, text(benchmark), weight)
 
 
 def made(benchmark, most):

@@ -34,8 +34,9 @@ def main(settings):
 
 def _check(settings, given, arguments):
     del settings, arguments
-    if "embedding" in given:
-        raise flags.InputError("--embedding: got it for a comparison of both; wanted none")
+    for name in ("embedding", "text_weight"):
+        if name in given:
+            raise flags.InputError(f"--{name}: got it for a comparison of all; wanted none")
 
 
 COMMAND = flags.Command(

@@ -89,5 +89,9 @@ def test_wrong_settings_are_refused_in_a_sentence(what, folder):
 
 
 def test_without_pooled_features_a_weight_has_to_be_given(folder):
-    with pytest.raises(InputError, match="text_weight: got none, and no pooled features are there to choose it by"):
+    with pytest.raises(InputError, match="text_weight: got none, and it cannot be chosen without pooled features"):
         weighing.chosen(data_of(folder, features="none-such"))
+    with pytest.raises(InputError, match="^text_encoder: got none to read the names of classes"):
+        weighing.chosen(data_of(folder, text_encoder=None))
+    with pytest.raises(InputError, match="^embedding: has no meaning for dataset shapes"):
+        weighing.chosen(protocol.Data("shapes", options={"embedding": "both"}))

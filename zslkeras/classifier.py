@@ -219,7 +219,7 @@ class ZeroShotClassifier:
         """The class of each image.
 
         Args:
-            images: paths, bytes of files, uint8 pictures [H, W, 3] or [B, H, W, 3], or rows of what the model takes;
+            images: paths, bytes of files, uint8 images [H, W, 3] or [B, H, W, 3], or rows of what the model takes;
                 one, or a list, an array or an iterator of many.
             classes: among which classes; None for all that it knows. Else a dict {name: text}, {name: {attribute:
                 value}} or {name: A values}, the path of a table, (names, [K, A]), or a list of names that it knows.
@@ -295,8 +295,8 @@ class ZeroShotClassifier:
         source, model = self._inside.source if data is None else source_of(data, options), self.keras_model
         if source is None:
             raise InputError("data: got none, and a saved classifier has none; wanted a benchmark")
-        if source.options.get("embedding") == "both" and (told := self._inside.attributes.get("words")):
-            source = dataclasses.replace(source, options={"text_weight": told["weight"]} | source.options)
+        if source.options.get("embedding") == "both":
+            source = dataclasses.replace(source, options=source.options | self._as_trained())
         if data is not None and self._inside.test_rows == 0 and is_folder(source):
             self._require_not_trained_on(source)
         benchmark = protocol.published(protocol.Experiment(self.method, model.config, source))
@@ -364,6 +364,13 @@ class ZeroShotClassifier:
             whole = dataclasses.replace(source, options=source.options | changed | {"tests": False})
             if protocol.published_digest(whole, MODELS[self.method].eats) == self._inside.digest:
                 raise InputError(f"data: all images of {source.name} were trained on; wanted others to test on")
+
+    def _as_trained(self):
+        """The options of data whose words stand beside attributes as they did in training."""
+        words = self._inside.attributes.get("words") or {"embedding": "attributes"}
+        if words["embedding"] != "both":
+            return {"embedding": words["embedding"]}
+        return {"text_weight": words["weight"]}
 
     def _among(self, given, known, missing, text_encoder):
         if given is None:

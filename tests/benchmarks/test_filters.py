@@ -93,5 +93,5 @@ def test_batch_size_changes_nothing(pictures):
 
 
 def test_filters_refuse_other_pictures():
-    with pytest.raises(ValueError, match=r"pictures: got float32 \(1, 64, 64, 3\); wanted uint8"):
+    with pytest.raises(ValueError, match=r"images: got float32 \(1, 64, 64, 3\); wanted uint8"):
         filters.maps(np.zeros((1, 64, 64, 3), np.float32))

@@ -239,6 +239,18 @@ def test_text_embeddings(pets, tmp_path):
     np.testing.assert_array_equal(benchmark.class_embeddings, embeddings.astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"normalize": False}, "normalize: got False for embedding both, which has unit length; wanted True"),
+        ({"attribute_vectors": "vectors.npy"}, "attribute_vectors: got them for embedding both, whose text has none"),
+    ],
+)
+def test_text_beside_attributes_takes_no_other_scale_and_no_vectors(pets, wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read(pets, embedding="both", **wrong)
+
+
 def test_attribute_vectors(pets, tmp_path):
     np.save(tmp_path / "vectors.npy", np.ones((3, 2)))
     assert read(pets, attribute_vectors=tmp_path / "vectors.npy").attribute_vectors.shape == (3, 2)

@@ -123,7 +123,12 @@ WRONG = {
     "far too long": (f"class,description\nant,{'x' * 200_000}\n", {}, "cannot be read (field larger than field limit"),
     "other letters": ("class,description\nbé,é\n".encode("latin-1"), {}, "wanted a CSV or TSV in UTF-8"),
     "no attributes": ("class,description\nant,a\n", {"embedding": "attributes"}, "embedding: got attributes, and the"),
-    "no embedding": ("class,description\nant,a\n", {"embedding": "both"}, "embedding: got 'both'; wanted one of attr"),
+    "no embedding": ("class,description\nant,a\n", {"embedding": "neither"}, "embedding: got 'neither'; wanted one"),
+    "nothing to stand beside": (
+        "class,description\nant,a\n",
+        {"embedding": "both"},
+        "embedding: got both, and the table of classes has no attributes; wanted text",
+    ),
     "JSON twice": ('{"ant": "a", "ant": "b"}', {}, "classes.json: name ant is there 2 times"),
     "JSON empty": ("{}", {}, "classes.json: holds no class; wanted a JSON object of classes"),
     "JSON no text": ('{"ant": 3}', {}, "the description of class ant is 3; wanted a text, or a list of texts"),

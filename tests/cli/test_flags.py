@@ -14,10 +14,12 @@ from zslkeras.cli import flags
 from zslkeras.errors import Failed, InputError
 
 COMMANDS = {
-    **{f"zslkeras {name}": f"zslkeras.cli.{name}" for name in ("prepare", "predict", "export", "serve")},
+    **{f"zslkeras {name}": f"zslkeras.cli.{name}" for name in ("prepare", "train", "predict", "export", "serve")},
     **{
         f"python -m experiments.{name}": f"experiments.{name}"
-        for name in ("run", "compare", "pair", "speed", "campaign", "report", "gpu")
+        for name in (
+            *("run", "compare", "pair", "rejection", "speed", "transfer", "campaign", "report", "words", "gpu", "book"),
+        )
     },
     "python -m tuning.run": "tuning.run",
 }
@@ -229,6 +231,30 @@ def test_weights_of_an_export_are_those_of_its_backbone(weights):
     assert export.read(["--run", "runs/x", "--with_backbone", *weights])[0].weights == "w.h5"
 
 
+BESIDE = {
+    "missing": ("zslkeras predict", ["--model", "m", "--missing", "refuse", "a.png"], "got it without --classes or"),
+    "dtype": (
+        "zslkeras prepare",
+        ["--dataset", "flo", "--what", "pooled", "--dtype", "float32"],
+        "got float32 with --what",
+    ),
+    "backbone": (
+        "zslkeras train",
+        ["./x", "--features", "filters", "--backbone", "resnet50"],
+        "got it beside --features",
+    ),
+}
+
+
+@pytest.mark.parametrize("flag", BESIDE)
+def test_a_flag_without_what_it_acts_on_is_refused(flag):
+    name, given, sentence = BESIDE[flag]
+    with pytest.raises(InputError, match=f"--{flag}: {sentence}"):
+        command(name).read(given)
+    at = given.index(f"--{flag}")
+    command(name).read([*given[:at], *given[at + 2 :]])
+
+
 def test_describe_stands_alone():
     run = command("python -m experiments.run")
     assert run.read(["--model", "aspn", "--describe"])[0].describe
@@ -243,6 +269,10 @@ def test_describe_stands_alone():
         (["-m", "zslkeras", "prepare", "--help"], 0, "example: zslkeras prepare --dataset flo"),
         (["-m", "experiments.run", "--help"], 0, "Settings of the model:"),
         (["-m", "tuning.run", "--help"], 0, "The search:"),
+        *(
+            (["-m", "zslkeras", name, "--help"], 0, f"example: zslkeras {name}")
+            for name in ("train", "predict", "serve")
+        ),
         (["-m", "zslkeras", "prepair"], 2, "did you mean prepare"),
         (["-m", "experiments.run", "--model", "aspm"], 2, "--model: got 'aspm'; did you mean aspn?"),
         (["-m", "experiments.compare", "--dataste", "flo"], 2, "--dataste: no flag of"),

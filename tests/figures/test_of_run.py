@@ -713,3 +713,11 @@ def test_a_model_that_has_nothing_to_draw_is_refused_at_the_door(pets, tmp_path,
     assert_refused(ran, "--plot_views: eszsl has nothing to draw there; wanted one of", "dcen")
     assert_refused(pets("--plot_attention", 0), "plot_attention")
     assert not (tmp_path / "out").exists()
+
+
+def test_text_beside_attributes_is_not_drawn():
+    scores = np.array([[0.1, 0.9, 5.0], [0.7, 0.2, 6.0]])
+    benchmark = types.SimpleNamespace(class_embeddings=np.ones((4, 3)), words=types.SimpleNamespace(attributes=2))
+    assert of_run._highest(scores, benchmark).tolist() == [[1, 0], [0, 1]]
+    benchmark.words = None
+    assert of_run._highest(scores, benchmark).tolist() == [[2, 1, 0], [2, 0, 1]]

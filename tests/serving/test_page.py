@@ -1,5 +1,6 @@
 """The page over HTTP: its files and headers, what it is told of the model, and the rows of classes that it asks for."""
 
+import dataclasses
 import io
 import json
 import re
@@ -14,9 +15,10 @@ from tests.support.exported import write_table
 from tests.support.server import Server
 from tests.support.words import Bag
 from zslkeras.benchmarks import shapes
+from zslkeras.benchmarks.words import beside
 from zslkeras.errors import InputError
 from zslkeras.serving import answer_file, candidates, recognise
-from zslkeras.text import encoders
+from zslkeras.text import descriptions, encoders
 
 page = pytest.importorskip("zslkeras.serving.page", reason="needs the extra [serve]")
 rest = pytest.importorskip("zslkeras.serving.rest", reason="needs the extra [serve]")
@@ -162,6 +164,42 @@ def test_words_become_classes_where_there_is_an_encoder(opened, monkeypatch):
     for words in ({"okapi": "a" * 2_001}, {str(number): "an animal" for number in range(21)}):
         status, answer = server.ask({"words": words}, "/page/classes")
         assert status == 400 and "words: wanted at most 20 classes per request, with 2,000 letters" in answer["error"]
+
+
+def test_text_beside_attributes_is_kept(opened, monkeypatch):
+    monkeypatch.setattr(encoders, "load", lambda name: {"bag": Bag}[name]())
+    own, said = opened.classes, tuple((f"a {name.replace('-', ' ')}",) for name in opened.classes.names)
+    text = descriptions.embedded(Bag(), said)
+    known = {"encoder": "bag", "digest": Bag.digest, "embedding": "both", "by_name": False, "said": said}
+    known |= {"weight": 0.5, "attributes": len(shapes.ATTRIBUTES)}
+    names = [*shapes.ATTRIBUTES, *(f"text {place}" for place in range(1, Bag.dim + 1))]
+    facts = {**opened.metadata["attributes"], "words": known, "names": names, "number": len(names)}
+    of_both = types.SimpleNamespace(
+        require_images=lambda: None,
+        classes=dataclasses.replace(own, embeddings=beside(own.embeddings, text, 0.5)),
+        metadata={**opened.metadata, "attributes": facts},
+    )
+    server = Server(opened.model, rest.Limits(), page=page.Page(of_both, "drawn"))
+    row = dict(zip(shapes.ATTRIBUTES, own.embeddings[3].tolist(), strict=True))
+    okapi = "a blue striped circle"
+    for given in ({"classes": {"okapi": {**row, "description": okapi}}}, {"table": _csv("okapi", row, okapi)}):
+        status, answer = server.ask(given, "/page/classes")
+        assert status == 200, answer
+        assert answer["classes"][0]["said"] == okapi
+        wanted = beside(own.embeddings[[3]], descriptions.embedded(Bag(), [okapi]), 0.5)
+        np.testing.assert_allclose([answer["classes"][0]["row"]], wanted, atol=1e-6)
+    status, answer = server.ask({"classes": {"okapi": row}}, "/page/classes")
+    assert status == 400 and "class okapi is not described in words" in answer["error"]
+    status, answer = server.ask({"classes": {own.names[3]: row}}, "/page/classes")  # it keeps its own text
+    np.testing.assert_allclose([answer["classes"][0]["row"]], of_both.classes.embeddings[[3]], atol=1e-6)
+    known["encoder"] = "hf://bag"
+    server = Server(opened.model, rest.Limits(), page=page.Page(of_both, "drawn"))
+    status, answer = server.ask({"classes": {own.names[3]: row}}, "/page/classes")
+    assert status == 400 and "words: this server has no encoder; wanted one, as a class has text" in answer["error"]
+
+
+def _csv(name, row, description):
+    return f"class,{','.join(row)},description\n{name},{','.join(map(str, row.values()))},{description}\n"
 
 
 def test_the_encoder_of_the_training_is_taken_if_it_is_still_there(opened, monkeypatch):

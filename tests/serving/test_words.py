@@ -166,6 +166,29 @@ def test_a_saved_model_of_both_answers_the_same(fitted, rows, folder, tmp_path, 
     assert again.evaluate(folder, features="filters", unseen=0.2, text_encoder="bag", embedding="both")["T"] > 0.2
 
 
+def test_beside_attributes_what_is_missing_is_refused_although_a_name_is_read(fitted, rows):
+    model = fitted("both")
+    with pytest.raises(InputError, match="attribute square and 31 more of class okapi missing; wanted all 33"):
+        model.predict(rows, {"okapi": {"circle": 1}}, missing="refuse")
+    with pytest.raises(InputError, match="classes: no attribute of class okapi is given; wanted at least one"):
+        model.predict(rows, {"okapi": {}})
+    with pytest.raises(InputError, match="class okapi has attribute value -1; wanted none below 0"):
+        model.predict(rows, {"okapi": {"circle": -1}})
+
+
+@pytest.mark.parametrize("embedding", ["text", "both"])
+def test_a_new_class_that_is_described_like_a_known_one_is_named(embedding, fitted, rows):
+    model = fitted(embedding)
+    known = model.class_names[0]
+    text = descriptions.of_names([known])[0][0]
+    sentence = f"classes: {known} and okapi are described nearly alike"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.predict(rows, {"okapi": text})
+        model.predict(rows, {known: text})
+    assert [sentence in str(one.message) for one in caught].count(True) == 1
+
+
 HARM = {
     "weight": ({"weight": None}, "has text beside attributes, and no weight or number of them; wanted both"),
     "none": ({"attributes": 0}, "has text beside attributes, and no weight or number of them; wanted both"),
@@ -243,6 +266,9 @@ def test_new_classes_that_are_described_nearly_alike_are_named(fitted, rows):
     with pytest.warns(UserWarning, match="classes: okapi and gnu are described nearly alike"):
         fitted("text").predict(rows, twins)
     assert words.near(["a", "b"], Bag().encode(["red", "blue"])) is None
+    same = Bag().encode(["red"] * 3)
+    assert words.near("abc", same, known=2).startswith("a and c are described nearly alike")
+    assert words.near("abc", same, known=3) is None
 
 
 @pytest.mark.parametrize(("by_name", "what"), [(True, "names"), (False, "descriptions")])

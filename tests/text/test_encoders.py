@@ -49,6 +49,16 @@ def test_a_sentence_is_the_mean_of_its_tokens_at_unit_length(preset, no_cache):
     np.testing.assert_array_equal(encoders.load(preset).encode(TEXTS), got)
 
 
+def test_the_encoder_of_a_handle_is_told_from_others_by_what_came(preset, no_cache, monkeypatch, tmp_path):
+    other, fetch = write_preset(tmp_path / "other", seed=1), encoders._embedder
+    places = {"hf://tiny": str(preset), "hf://again": str(preset), "hf://other": str(other)}
+    monkeypatch.setattr(encoders, "_embedder", lambda name, *_: fetch(places.get(name, name)))
+    fetched = encoders.load("hf://tiny")
+    np.testing.assert_allclose(fetched.encode(TEXTS), encoders.load(preset).encode(TEXTS), atol=1e-6)
+    assert (fetched.name, fetched.dim) == ("hf://tiny", 16)
+    assert fetched.digest == encoders.load("hf://again").digest != encoders.load("hf://other").digest
+
+
 def hugging_face(preset, folder, pooling="mean_tokens", normalize=True, **tokenizer):
     """The tiny network as a folder of a sentence encoder, with its words in tokenizer.json alone."""
     from safetensors.numpy import save_file
@@ -188,7 +198,9 @@ def test_without_the_extra_a_sentence_says_what_to_install(preset, tmp_path):
     )
     env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.stdout.strip() == "text_encoder: needs keras_hub; wanted pip install 'zslkeras[hub]'", done.stderr
+    assert (
+        done.stdout.strip() == "text_encoder: needs keras_hub; wanted the extra [hub], as in pip install -e '.[hub]'"
+    ), done.stderr
 
 
 @pytest.mark.skipif("ZSLKERAS_TEXT_ENCODER" not in os.environ, reason="ZSLKERAS_TEXT_ENCODER names no encoder")

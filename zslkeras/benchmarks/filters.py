@@ -68,7 +68,7 @@ def answers(pictures, kind):
 
 def _in_batches(function, pictures, batch_size):
     if pictures.dtype != np.uint8 or pictures.shape[1:] != (SIDE, SIDE, 3):
-        raise ValueError(f"pictures: got {pictures.dtype} {pictures.shape}; wanted uint8 (N, {SIDE}, {SIDE}, 3)")
+        raise ValueError(f"images: got {pictures.dtype} {pictures.shape}; wanted uint8 (N, {SIDE}, {SIDE}, 3)")
     done = [function(pictures[i : i + batch_size]) for i in range(0, len(pictures), batch_size)]
     return tf.nest.map_structure(lambda *parts: np.concatenate([part.numpy() for part in parts]), *done)
 

@@ -66,6 +66,10 @@ def read(
     folder = pathlib.Path(name)
     table, pictures, labels, notes = _contents(folder, classes)
     class_names = table.names
+    if embedding == "both" and not normalize:
+        raise InputError("normalize: got False for embedding both, which has unit length; wanted True")
+    if embedding == "both" and attribute_vectors is not None:
+        raise InputError("attribute_vectors: got them for embedding both, whose text has none; wanted attributes alone")
     embeddings, attribute_names, told, note = words.described(table, text_encoder, embedding, text_weight)
     with_pictures = np.unique(labels)
     unseen_classes, drawn = _unseen(unseen, class_names, with_pictures, seed)

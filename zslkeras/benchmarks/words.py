@@ -24,7 +24,8 @@ class Words:
         embedding: one of EMBEDDINGS.
         by_name: whether nothing was said but the names of the classes, in `descriptions.PROMPTS`.
         said: for each class a tuple of texts.
-        weight, attributes: of text, and how many attributes it stands beside, where the embedding is both; else 0.
+        weight: of text beside attributes, where the embedding is both; else 0.
+        attributes: how many columns of the embedding are attributes, where it is both; else 0.
     """
 
     encoder: str
@@ -78,9 +79,13 @@ def described(table, text_encoder=None, embedding=None, text_weight=None):
     if embedding == "text":
         return vectors, (), told, note
     weight = WEIGHT if text_weight is None else float(text_weight)
-    told = dataclasses.replace(told, weight=weight, attributes=len(table.columns))
-    columns = (*table.columns, *(f"text {place}" for place in range(1, vectors.shape[1] + 1)))
+    told = dataclasses.replace(told, weight=weight, attributes=table.values.shape[1])
+    columns = (*(table.columns or _numbered("attribute", table.values)), *_numbered("text", vectors))
     return beside(table.values, vectors, weight), columns, told, note
+
+
+def _numbered(kind, matrix):
+    return (f"{kind} {place}" for place in range(1, matrix.shape[1] + 1))
 
 
 def beside(attributes, vectors, weight):
@@ -88,16 +93,18 @@ def beside(attributes, vectors, weight):
     return unit_rows(np.hstack([unit_rows(attributes), weight * vectors]))
 
 
-def near(names, vectors):
+def near(names, vectors, known=0):
     """A sentence about the two classes that are nearest, if hardly anything tells them apart; else None.
 
     Args:
         names: of K classes.
         vectors: [K, D] of unit length.
+        known: how many of the first classes are not compared with each other.
     """
     count, nearest = 0, (-1.0, 0, 0)
     for start in range(0, len(vectors), _AT_ONCE):
         cosines = np.triu(vectors[start : start + _AT_ONCE] @ vectors.T, start + 1)
+        cosines[:, :known] = 0
         count += np.count_nonzero(cosines > _NEAR)
         row, column = np.unravel_index(cosines.argmax(), cosines.shape)
         nearest = max(nearest, (cosines[row, column], start + row, column))

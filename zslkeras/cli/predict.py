@@ -106,6 +106,10 @@ def _check(settings, given, images):
         raise flags.InputError("--only_new: got no --classes; wanted a table of the new ones, or --describe")
     if settings.classes and settings.describe:
         raise flags.InputError("--describe: got it beside --classes; wanted the description in the table, or no table")
+    if "missing" in given and not (settings.classes or settings.describe):
+        raise flags.InputError(
+            "--missing: got it without --classes or --describe; wanted new classes that may lack some"
+        )
     if settings.text_encoder and not (settings.classes or settings.describe):
         raise flags.InputError(
             "--text_encoder: got it without --describe or --classes; wanted something for it to read"

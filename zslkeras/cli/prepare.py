@@ -120,6 +120,9 @@ def _check(settings, given, arguments):
         if name in given and getattr(settings, name) and kind not in settings.kinds:
             got = f"{','.join(getattr(settings, name))} with --what {','.join(settings.kinds)}"
             raise flags.InputError(f"--{name}: got {got}; wanted {kind} among it")
+    if "dtype" in given and not {"maps", "levels"} & set(settings.kinds):
+        got = f"{settings.dtype} with --what {','.join(settings.kinds)}"
+        raise flags.InputError(f"--dtype: got {got}; wanted maps or levels among it, as pooled features are float32")
 
 
 COMMAND = flags.Command(

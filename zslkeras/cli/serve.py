@@ -36,7 +36,9 @@ def main(settings):
     try:
         from zslkeras.serving import page, rest
     except ModuleNotFoundError as error:
-        raise flags.InputError(f"serve: needs {error.name}; wanted pip install 'zslkeras[serve]'") from None
+        raise flags.InputError(
+            f"serve: needs {error.name}; wanted the extra [serve], as in pip install -e '.[serve]'"
+        ) from None
     from zslkeras.serving import answer_file, recognise
 
     exported = recognise.Exported(settings.model)

@@ -102,6 +102,8 @@ def _check(settings, given, folders):
     if len(folders) != 1:
         got = f"{len(folders)} folders" if folders else "no folder"
         raise flags.InputError(f"{got}; wanted the folder of the images, as in zslkeras train ./birds")
+    if settings.features and "backbone" in given:
+        raise flags.InputError(f"--backbone: got it beside --features {settings.features}; wanted one of the two")
     if settings.model == AUTO:
         for name in ("set", "epochs"):
             if name in given:

@@ -111,7 +111,7 @@ def write_attention(out, runs, count):
                 classes = _true_and_wrong(scores, benchmark.labels[rows]) if classes is None else classes
                 where, line, shown = out, readable(name or experiment.model), classes
             else:
-                where, line, shown = experiment.out, readable(kind), _highest(scores)
+                where, line, shown = experiment.out, readable(kind), _highest(scores, benchmark)
             views.setdefault(where, {})[line] = _titled(kind, benchmark, maps, scores, shown)
     for where, lines in views.items():
         table = []
@@ -150,7 +150,7 @@ class AttentionInTraining(keras.callbacks.Callback):
                 self._benchmark,
                 maps,
                 scores,
-                _true_and_wrong(scores, labels) if kind == _CLASSES else _highest(scores),
+                _true_and_wrong(scores, labels) if kind == _CLASSES else _highest(scores, self._benchmark),
             )
             for kind, (maps, scores) in attention.items()
         }
@@ -173,7 +173,7 @@ def write_channels(experiment, finished, count):
     if not getattr(model, "weighs_channels", False):
         return
     rows, generator = _drawn(benchmark, min(count, MOST_PANELS)), np.random.default_rng(SEED)
-    weights = _over(model.channel_weights, benchmark, rows)
+    weights = _over(model.channel_weights, benchmark, rows)[:, : _attributes(benchmark)]
     attributes, channels = (
         np.sort(generator.permutation(size)[:most])
         for size, most in zip(weights.shape[1:], (DRAWN_ATTRIBUTES, DRAWN_CHANNELS), strict=True)
@@ -325,9 +325,14 @@ def _draw_attention(path, benchmark, row, picture, lines, place):
     return name, group
 
 
-def _highest(scores):
+def _highest(scores, benchmark):
     """[K, n] the attributes with the highest scores [K, A] in each image."""
-    return np.argsort(-scores, axis=1, kind="stable")[:, :TOP_ATTRIBUTES]
+    return np.argsort(-scores[:, : _attributes(benchmark)], axis=1, kind="stable")[:, :TOP_ATTRIBUTES]
+
+
+def _attributes(benchmark):
+    """How many of the columns of the class embeddings are attributes: all, or those before the text beside them."""
+    return (benchmark.words and benchmark.words.attributes) or benchmark.class_embeddings.shape[1]
 
 
 def _titled(kind, benchmark, maps, scores, shown):

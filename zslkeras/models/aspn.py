@@ -230,9 +230,8 @@ class ASPN(ZeroShotModel):
             training: whether hidden units are dropped.
         """
         hidden = self.hidden(tf.concat([embeddings, noise], 1))
-        if training and self.config.dropout:
-            kept = self.kept(tf.shape(hidden), self.config.dropout)
-            hidden *= tf.cast(kept, hidden.dtype) / (1 - self.config.dropout)
+        if training:
+            hidden = self.dropped(hidden, self.config.dropout)
         if self.config.attention:
             context = self.gather(hidden) if context is None else context
             ours, theirs = (self.f, self.g) if self.config.attention_axis == "row" else (self.g, self.f)

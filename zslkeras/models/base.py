@@ -243,6 +243,10 @@ class ZeroShotModel(keras.Model):
         """Dropout's draw: bool of this shape, false with a chance of `rate`."""
         return self.uniform(shape) >= rate
 
+    def dropped(self, units, rate):
+        """Dropout of training: units with a chance of `rate` to become 0, and the others larger by 1 / (1 - rate)."""
+        return units * tf.cast(self.kept(tf.shape(units), rate), units.dtype) / (1 - rate) if rate else units
+
     def drawn(self, number, of):
         """So many different ones of `of` numbers from 0: others at every call, the same on every replica."""
         return tf.random.experimental.stateless_shuffle(tf.range(of), self._next_seed(for_all=True))[:number]

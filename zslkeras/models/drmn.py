@@ -463,8 +463,8 @@ class DRMN(ZeroShotModel):
         """
         attended = self._drop(self.sit_out(self._look(self.sit_in(found))))
         first = self.sit_norms[0](attended + found)  # Eq. (5)
-        hidden = self._drop(self.sit_hidden(first))
-        return self.sit_norms[1](self._drop(self.sit_mlp(hidden)) + first)  # Eq. (6)
+        hidden = self.dropped(self.sit_hidden(first), self.config.dropout)
+        return self.sit_norms[1](self.dropped(self.sit_mlp(hidden), self.config.dropout) + first)  # Eq. (6)
 
     def _look(self, projected):
         """Attention of several heads over [B, A, heads * d], given queries, keys and values side by side."""
@@ -556,12 +556,6 @@ class DRMN(ZeroShotModel):
         if self.config.calibration == "printed":
             return self_calibration_as_printed(lifted, seen)
         return self_calibration(self.gather(lifted), seen)
-
-    def _drop(self, units):
-        if not self.config.dropout:
-            return units
-        kept = self.kept(tf.shape(units), self.config.dropout)
-        return units * tf.cast(kept, units.dtype) / (1 - self.config.dropout)
 
     def _matrix(self, name, rows, columns):
         return self.add_weight(shape=(rows, columns), initializer="glorot_uniform", name=name)

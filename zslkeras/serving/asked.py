@@ -46,9 +46,9 @@ def read(images, inside):
         return "pictures", array.ndim == 3, _pictures([array] if array.ndim == 3 else array)
     if eats not in ("levels", "images") and array.dtype.kind in "fiu" and array.shape[-len(shape) :] == shape:
         return _rows(array, shape)
-    wanted = f"paths, bytes, uint8 pictures [B, H, W, 3], or {eats} [B, {', '.join(map(str, shape))}]"
+    wanted = f"paths, bytes, uint8 images [B, H, W, 3], or {eats} [B, {', '.join(map(str, shape))}]"
     if eats in ("levels", "images"):
-        wanted = "paths, bytes, uint8 pictures [B, H, W, 3]" + (", or a tuple of levels" if eats == "levels" else "")
+        wanted = "paths, bytes, uint8 images [B, H, W, 3]" + (", or a tuple of levels" if eats == "levels" else "")
     raise InputError(f"images: got {array.dtype} of shape {array.shape}; wanted {wanted}")
 
 

@@ -83,9 +83,10 @@ def among(own, attributes, given, known=True, missing=MISSING[0], text_encoder=N
     given = _read(given, own, attributes)
     width = given.values.shape[1]
     if words.stand_beside(attributes) and (width != attributes["number"] or given.columns):
-        values, notes = _with_text(own, attributes, given, missing, text_encoder)
+        values, told, notes = _with_text(own, attributes, given, missing, text_encoder)
     else:
-        values, notes, _ = _rows(own, attributes, given, missing, text_encoder)
+        values, told, notes = _rows(own, attributes, given, missing, text_encoder)
+    notes += _note_of_twins(own, attributes, given, told)
     seen = {name: bool(is_seen) for name, is_seen in zip(own.names, own.seen, strict=True)}
     merged = dict(zip(own.names, own.embeddings, strict=True)) if known else {}
     merged |= dict(zip(given.names, values, strict=True))
@@ -94,16 +95,25 @@ def among(own, attributes, given, known=True, missing=MISSING[0], text_encoder=N
         np.asarray(list(merged.values()), np.float32),
         np.array([seen.get(name, False) for name in merged]),
     )
-    return classes, notes + _on_duplicates(own, given, values)
+    return classes, notes + _note_of_duplicates(own, given, values)
 
 
-def _rows(own, attributes, given, missing, text_encoder):
-    """The rows [K, A] of classes as they are given, notes about them, and what `words.read` made of words."""
-    told = words.read(given, own, attributes, text_encoder)
-    values = _in_order(given, attributes) if told is None or told.attributes else told.rows
+def _rows(own, attributes, given, missing, text_encoder, said=None):
+    """The rows [K, A] of classes as they are given, the Told of their words, and notes.
+
+    Args:
+        own, attributes, given, missing, text_encoder: see `among`.
+        said: [K], which of them the user described; all that have a text if None.
+    """
+    said = list(map(bool, given.said)) if said is None else said
+    by_text = words.is_of_text(attributes) and (any(given.said) or given.columns)
+    values = np.full((len(given.names), attributes["number"]), np.nan) if by_text else _in_order(given, attributes)
+    given_part = ~np.isnan(values)
+    told = words.read(given, own, attributes, ~given_part.all(axis=1), text_encoder)
     expected = np.full(values.shape, np.nan) if told is None else told.rows
-    given_part, is_said = ~np.isnan(values), ~np.isnan(expected).all(axis=1)
-    for name, row, there, in_words in zip(given.names, values, given_part, is_said, strict=True):
+    if told is not None and not told.attributes:
+        values, given_part = told.rows, ~np.isnan(told.rows)
+    for name, row, there, in_words in zip(given.names, values, given_part, said, strict=True):
         if not there.any() and not in_words:
             raise InputError(f"{given.where}: no attribute of class {name} is given; wanted at least one")
         if missing == "refuse" and not there.all() and not in_words:
@@ -115,23 +125,24 @@ def _rows(own, attributes, given, missing, text_encoder):
             )
         if there.any():
             _require_scale(given.where, name, row, attributes, whole=there.all())
-    lacking = np.where(is_said, 0, np.count_nonzero(~given_part, axis=1))
+    is_read = list(map(bool, given.said))
+    lacking = np.where(is_read, 0, np.count_nonzero(~given_part, axis=1))
     values = [
         filled(row, own.embeddings, attributes["unit_length"], expected=one if in_words else None)
-        for row, one, in_words in zip(values, expected, is_said, strict=True)
+        for row, one, in_words in zip(values, expected, is_read, strict=True)
     ]
     values = np.stack(values).astype(np.float32)
     if attributes["unit_length"]:
         values = files.unit_rows(values)
-    return values, _on_lacking(given, lacking, values.shape[1]) + _on_words(given, given_part, told), told
+    return values, told, _note_of_filled(given, lacking, values.shape[1]) + _note_of_words(given, given_part, told)
 
 
 def _with_text(own, attributes, given, missing, text_encoder):
     """The same for a model of attributes and text side by side: each class has both."""
     own, part = words.without_text(own, attributes)
-    given = words.described(given, own, attributes)
-    values, notes, told = _rows(own, part, given, missing, text_encoder)
-    return beside(values, told.vectors, attributes["words"]["weight"]).astype(np.float32), notes
+    said, given = list(map(bool, given.said)), words.with_texts(given, own, attributes)
+    values, told, notes = _rows(own, part, given, missing, text_encoder, said)
+    return beside(values, told.vectors, attributes["words"]["weight"]).astype(np.float32), told, notes
 
 
 def attribute_names(attributes):
@@ -301,7 +312,7 @@ def _require_scale(where, name, row, attributes, whole=True):
         )
 
 
-def _on_lacking(given, lacking, number):
+def _note_of_filled(given, lacking, number):
     """A line about the attributes, of `number`, that were filled in."""
     if not lacking.any():
         return []
@@ -314,7 +325,7 @@ def _on_lacking(given, lacking, number):
     ]
 
 
-def _on_duplicates(own, given, values):
+def _note_of_duplicates(own, given, values):
     """A line about classes that are the same."""
     same = [f"{name} is a duplicate of {other}" for name, other in _duplicates(own, given.names, values)]
     more = f"; and {len(same) - 3} more" if len(same) > 3 else ""
@@ -345,20 +356,30 @@ def _duplicates(own, names, values):
             yield every[place], every[earliest]
 
 
-def _on_words(given, there, told):
-    """One line about what was read, and one about classes that are described nearly alike.
+def _note_of_words(given, there, told):
+    """A line about the classes whose attributes follow from words.
 
     Args:
         given: the Given.
         there: [K, A], which attributes are given.
         told: the Told, or None.
     """
+    said = zip(given.names, given.said, there, strict=True)
+    read = [name for name, texts, has in said if told is not None and told.attributes and texts and not has.all()]
+    if not read:
+        return []
+    of = read[0] if len(read) == 1 else f"{len(read)} classes, {read[0]} first"
+    return [f"{given.where}: the attributes of {of} follow from what is said, by what is known of other classes"]
+
+
+def _note_of_twins(own, attributes, given, told):
+    """A line about classes that are described nearly alike: the given ones, and those that the model knows."""
     if told is None:
         return []
-    said = [(name, has.all()) for name, texts, has in zip(given.names, given.said, there, strict=True) if texts]
-    read, notes = [name for name, whole in said if told.attributes and not whole], []
-    if read:
-        of = read[0] if len(read) == 1 else f"{len(read)} classes, {read[0]} first"
-        notes.append(f"the attributes of {of} follow from what is said, by what is known of other classes")
-    notes.append(near([name for name, _ in said], told.vectors))
-    return [f"{given.where}: {note}" for note in notes if note]
+    names, vectors, known = told.names, told.vectors, 0
+    if (texts := words.text_of(own, attributes)) is not None:
+        others = [place for place, name in enumerate(own.names) if name not in set(given.names)]
+        names, known = [*(own.names[place] for place in others), *names], len(others)
+        vectors = np.concatenate([texts[others], vectors])
+    note = near(names, vectors, known)
+    return [f"{given.where}: {note}"] if note else []

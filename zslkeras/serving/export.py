@@ -480,7 +480,9 @@ def _to_onnx(folder, functions, model, rows, live):
         import onnxruntime
         import tf2onnx
     except ImportError as error:
-        raise InputError(f"formats: onnx needs {error.name}; wanted pip install 'zslkeras[onnx]'") from None
+        raise InputError(
+            f"formats: onnx needs {error.name}; wanted the extra [onnx], as in pip install -e '.[onnx]'"
+        ) from None
     asked, got = _asked(model, rows, None), {}
     for name in ("serve", "score_classes"):
         path = folder / f"{name}.onnx"

@@ -258,7 +258,7 @@ class Exported:
         columns, rows = list(self.attribute_names), [list(map(str, row)) for row in own.embeddings]
         if not told or told["embedding"] == "attributes" or (told["embedding"] == "both" and told["by_name"]):
             return columns, rows
-        said = [[" ".join(texts)] for texts in told["said"]]
+        said = [["\n".join(texts)] for texts in told["said"]]  # each line is read on its own
         if told["embedding"] == "text":
             return [tables.DESCRIPTION], said
         return [*columns, tables.DESCRIPTION], [[*row, *texts] for row, texts in zip(rows, said, strict=True)]

@@ -21,20 +21,21 @@ class Told:
     """What words say.
 
     Attributes:
-        rows: [K, A], NaN for a class of which nothing is said.
+        rows: [K, A], NaN for a class of which nothing is said, or nothing that is needed.
         attributes: whether these are attributes, and no text embeddings.
-        vectors: [n, D] of the n classes of which something is said.
+        names: of the n classes of which something is said.
+        vectors: [n, D] of what is said of them.
     """
 
     rows: np.ndarray
     attributes: bool
+    names: tuple[str, ...]
     vectors: np.ndarray
 
 
 def are_known_by_name(attributes):
     """Whether a model was trained on the names of classes alone, so that a name describes a class."""
-    words = attributes.get("words")
-    return bool(words) and words["embedding"] == "text" and words["by_name"]
+    return is_of_text(attributes) and attributes["words"]["by_name"]
 
 
 def stand_beside(attributes):
@@ -63,10 +64,11 @@ def without_text(own, attributes):
     rows = files.unit_rows(own.embeddings[:, : len(names)])
     known = attributes["words"] | {"embedding": "attributes"}
     part = attributes | {"names": names, "number": len(names), "unit_length": True, "words": known}
+    part["has_negatives"] = bool((rows < 0).any())
     return dataclasses.replace(own, embeddings=rows), part
 
 
-def described(given, own, attributes):
+def with_texts(given, own, attributes):
     """Classes as they are given, for such a model, with a text for each one of which nothing is said.
 
     A class that the model knows keeps its text. Another one is read by its name, if the trained classes were.
@@ -100,17 +102,32 @@ def doubt(attributes, validation):
     )
 
 
-def read(given, own, attributes, text_encoder=None):
+def text_of(own, attributes):
+    """[C, D] vectors of unit length of the text of a model's own classes; None where it was not trained on text."""
+    known = attributes.get("words")
+    if not known or known["embedding"] == "attributes":
+        return None
+    return files.unit_rows(own.embeddings[:, known.get("attributes", 0) :])
+
+
+def is_of_text(attributes):
+    """Whether a model was trained on text embeddings alone."""
+    words = attributes.get("words")
+    return bool(words) and words["embedding"] == "text"
+
+
+def read(given, own, attributes, lacking, text_encoder=None):
     """The Told of classes as they are given; None where nothing is said of any.
 
     Args:
         given: a candidates.Given.
         own: the model's Classes.
         attributes: what its metadata say about attributes; "words" of them is a benchmark's Words, as a dict.
+        lacking: [K] bool, which of the classes lack attributes.
         text_encoder: see `encoders.load`; that of the model if None.
     """
     known, places = attributes.get("words"), [place for place, texts in enumerate(given.said) if texts]
-    by_text = bool(known) and known["embedding"] == "text"
+    by_text = is_of_text(attributes)
     if by_text and len(places) < len(given.names) and (places or given.columns):
         name = next(name for name, texts in zip(given.names, given.said, strict=True) if not texts)
         raise InputError(f"{given.where}: class {name} is not described in words; wanted that, as in training")
@@ -119,8 +136,11 @@ def read(given, own, attributes, text_encoder=None):
     encoder = _encoder(given, known, text_encoder)
     vectors = descriptions.embedded(encoder, [given.said[place] for place in places])
     rows = np.full((len(given.names), attributes["number"]), np.nan)
-    rows[places] = vectors if by_text else _attributes(encoder, known, own, attributes)(vectors)
-    return Told(rows, not by_text, vectors)
+    if by_text:
+        rows[places] = vectors
+    elif lacking[places].any():
+        rows[places] = _attributes(encoder, known, own, attributes)(vectors)
+    return Told(rows, not by_text, tuple(given.names[place] for place in places), vectors)
 
 
 def _encoder(given, known, text_encoder):

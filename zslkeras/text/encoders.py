@@ -22,7 +22,7 @@ from zslkeras.progress import Progress
 LENGTHS = (16, 32, 64, 128, 256, 512)  # of padded sentences: each one gets the shortest that holds it
 _TOKENS_AT_ONCE = 1024  # in a batch, whatever its length
 _MANY = 64  # texts, from which on there is a progress line
-_EXTRA = "text_encoder: needs {}; wanted pip install 'zslkeras[hub]'"
+_EXTRA = "text_encoder: needs {}; wanted the extra [hub], as in pip install -e '.[hub]'"
 _READ = (".json", ".txt", ".safetensors", ".h5", ".model")  # suffixes of the files that an encoder depends on
 _PARTS = ("Transformer", "Pooling", "Normalize")  # of a sentence encoder's modules.json
 _POOLINGS = tuple(f"pooling_mode_{one}" for one in ("mean_tokens", "cls_token", "max_tokens"))

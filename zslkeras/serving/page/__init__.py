@@ -4,8 +4,8 @@
     GET  /page/FILE         its files
     GET  /page/model.json   what it has to know of the model
     GET  /page/gallery/N    an image to try
-    POST /page/classes      {"classes": {name: {attribute: value}}}, {"table": CSV}, or {"words": {name: text}} where
-                            the model has an encoder: rows of these classes
+    POST /page/classes      {"classes": {name: {attribute: value}}} or {"table": CSV}; where the model has an encoder,
+                            {"words": {name: text}} too, and a "description" beside attributes: rows of these classes
 
 Scores come from `:predict`, as for any other client. Attributes become rows of classes here and not in the browser, so
 that a class means the same on the page, in a command and in Python.
@@ -135,13 +135,14 @@ class Page:
         for name in (*given, *(key for row in rows for key in row)):
             if not 0 < len(name) <= LETTERS:
                 raise InputError(f"classes: got the name {quoted(name)}; wanted 1 to {LETTERS} letters")
-        for value in (value for row in rows for value in row.values()):
+        for value in (value for row in rows for value in row.values() if value is not _text_of(row)):
             if value is not None and not (isinstance(value, int | float) and abs(value) <= tables.LARGEST):
                 raise InputError(f"classes: got {quoted(value)} for an attribute; wanted a number, or null")
-        self._require_few([text for text in given.values() if isinstance(text, str)])
+        said = {name: _text_of(row) for name, row in given.items()}
+        self._require_few(list(filter(None, said.values())))
         classes, notes = candidates.among(self._own, self._attributes, given, known=False, text_encoder=self._encoder)
         rows = zip(classes.names, classes.seen.tolist(), classes.embeddings, strict=True)
-        found = [{"name": name, "seen": seen, "row": _numbers(row)} for name, seen, row in rows]
+        found = [{"name": name, "seen": seen, "row": _numbers(row), "said": said[name]} for name, seen, row in rows]
         return json.dumps({"classes": found, "notes": notes})
 
     def _require_few(self, texts):
@@ -195,10 +196,19 @@ def _of_text(text, attributes):
         csv.writer(header, delimiter=delimiter, lineterminator="\n").writerow(["class", *attributes])
         text = header.getvalue() + text
     table = tables.parse(text, "table", gaps=True)
-    if any(table.said):
-        raise InputError("table: has descriptions; wanted attributes alone, and words in a request of their own")
-    rows = ([None if math.isnan(value) else value for value in row] for row in table.values.tolist())
-    return {name: dict(zip(table.columns, row, strict=True)) for name, row in zip(table.names, rows, strict=True)}
+    given = {}
+    for name, values, texts in zip(table.names, table.values.tolist(), table.said, strict=True):
+        row = [None if math.isnan(value) else value for value in values]
+        given[name] = dict(zip(table.columns, row, strict=True)) | (
+            {tables.DESCRIPTION: "\n".join(texts)} if texts else {}
+        )
+    return given
+
+
+def _text_of(row):
+    """What is said of a class as a request has it: a text, or {attribute: value, "description": text}; else None."""
+    text = row.get(tables.DESCRIPTION) if isinstance(row, dict) else row
+    return text if isinstance(text, str) else None
 
 
 def _curve(confidence, gammas):

@@ -1,7 +1,8 @@
 // The classes among which images are recognised: those of the model, changed ones and new ones.
 //
-// A class is {name, own, seen, on, row, given}. `row` is what the model takes, made by the server; `given` is a Map of
-// the attributes that were set here, or null where the row is as it came. `on` says whether it can be the answer.
+// A class is {name, own, seen, on, row, given, said}. `row` is what the model takes, made by the server; `given` is a Map
+// of the attributes that were set here, or null where the row is as it came, and `said` is its description in words, or
+// null. `on` says whether it can be the answer.
 
 import { describe } from "./server.js";
 
@@ -12,7 +13,7 @@ export class Classes {
     this.waiting = new Set(); // names of classes whose row is to be made from what is given
     this.ranges = rangesOf(model.class_embeddings, model.attributes.length);
     model.classes.forEach((name, place) => {
-      this.all.set(name, { name, own: true, seen: model.seen[place], on: true, row: model.class_embeddings[place], given: null });
+      this.all.set(name, { name, own: true, seen: model.seen[place], on: true, row: model.class_embeddings[place], given: null, said: null });
     });
   }
 
@@ -24,16 +25,16 @@ export class Classes {
   add(name, like) {
     const start = this.all.get(like);
     const given = start ? this.valuesOf(start) : new Map();
-    const made = { name, own: false, seen: false, on: true, row: start ? start.row : null, given };
+    const made = { name, own: false, seen: false, on: true, row: start ? start.row : null, given, said: null };
     this.all.set(name, made);
     return made;
   }
 
-  // Takes rows that the server made of a table; they replace classes of the same name.
+  // Takes rows that the server made of a table or of words; they replace classes of the same name.
   take(rows) {
-    for (const { name, seen, row } of rows) {
+    for (const { name, seen, row, said } of rows) {
       const known = this.all.get(name);
-      const taken = { name, own: Boolean(known?.own), seen, on: true, row, given: null };
+      const taken = { name, own: Boolean(known?.own), seen, on: true, row, given: null, said };
       this.all.set(name, { ...taken, given: this.valuesOf(taken) });
     }
   }
@@ -65,7 +66,7 @@ export class Classes {
     const waiting = [...this.waiting].map((name) => this.all.get(name)).filter((one) => one?.given?.size);
     this.waiting.clear();
     if (!waiting.length) return [];
-    const given = Object.fromEntries(waiting.map((one) => [one.name, Object.fromEntries(one.given)]));
+    const given = Object.fromEntries(waiting.map((one) => [one.name, rowOf(one)]));
     const { classes, notes } = await describe(given);
     for (const { name, row } of classes) {
       const one = this.all.get(name);
@@ -76,9 +77,14 @@ export class Classes {
 
   // The table as `zslkeras predict --classes` reads it.
   csv() {
-    const rows = this.scored.map((one) => [one.name, ...one.row]);
-    return [["class", ...this.model.attributes], ...rows].map((cells) => cells.map(cell).join(",") + "\r\n").join("");
+    const { attributes } = this.model; // a row may have text beside them
+    const rows = this.scored.map((one) => [one.name, ...one.row.slice(0, attributes.length)]);
+    return [["class", ...attributes], ...rows].map((cells) => cells.map(cell).join(",") + "\r\n").join("");
   }
+}
+
+function rowOf(one) {
+  return { ...Object.fromEntries(one.given), ...(one.said && { description: one.said }) };
 }
 
 function cell(value) {

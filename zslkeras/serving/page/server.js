@@ -39,7 +39,7 @@ export async function lookAt(model, image) {
   return Object.fromEntries(Object.entries(outputs).map(([name, rows]) => [name, rows[0]]));
 }
 
-// {classes: [{name, seen, row}], notes: [sentence]} of {name: {attribute: value}}.
+// {classes: [{name, seen, row, said}], notes: [sentence]} of {name: {attribute: value, description: text}}.
 export const describe = (classes) => asked("page/classes", { classes });
 
 // The same of {name: text}.
