@@ -121,6 +121,22 @@ def test_test_classes_have_a_table_of_their_own_with_what_is_best_on_them(tmp_pa
     assert "Data: dataset cub; 2 seen and 2 unseen classes. By chance T is 50.0." in text
 
 
+def test_all_benchmarks_together_pool_the_classes_of_test_rows(tmp_path):
+    for place, benchmark in enumerate(("birds", "flowers")):
+        more = {"stage": "test", "benchmark": benchmark, "case": {"dataset": benchmark, "fold": 0}}
+        start = judged([4, 4], [4, 4], [8, 8])
+        put(tmp_path, "eszsl", seed(0, [2, 4], [2, 4], [8, 8], best=0.5), **more)
+        put(tmp_path, "msdn", seed(0, [6 + 2 * place, 6], [6, 6], [8, 8], start=start, best=0.5), **more)
+    put(tmp_path, "aspn", seed(0, [9, 9], [9, 9], [9, 9], start=judged([1, 1], [1, 1], [1, 1])))  # validation classes
+    (line,) = tables_of(pages.render(tmp_path)[pages.TOGETHER])["All benchmarks together"]
+    assert (line["model"], line["benchmarks"]) == ("msdn", "birds, flowers")
+    assert line["T over ESZSL"].startswith("+35.0 [")  # the mean of 40, 20, 60 and 20 of ten images each
+    assert line["T over its own start"].startswith("+25.0 [") and line["T over prototypes"] == ""
+    for path in (tmp_path / "measured/flowers").rglob("*.json"):
+        path.unlink()
+    assert pages.TOGETHER not in pages.render(tmp_path)
+
+
 def test_ablations_are_paired_with_the_whole_method_and_say_what_differs(tmp_path):
     put(tmp_path, "msdn", seed(0, [8, 4], [6, 4], [9, 7]), settings={"branches": "both", "closed_form": 2.0})
     settings = {"branches": "baseline", "closed_form": 2.0}
