@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= data
 
-.PHONY: demo test test-long lint format bench fuzz chaos gpu-check requirements images wheel-check clean
+.PHONY: demo test test-long next lint format bench fuzz chaos gpu-check requirements images wheel-check clean
 
 demo: $(VENV)/ready
 	$(BIN)/python -m experiments.run --model aspn --dataset shapes --data_root $(DATA) --seeds 1
@@ -15,6 +15,13 @@ test: $(VENV)/ready
 # Kills, replicas and whole trainings that take long beside others of their kind in `make test`.
 test-long: $(VENV)/ready
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m long
+
+# `make test` with the newest TensorFlow and Keras that there are, whatever setup.cfg allows; pip says what that breaks.
+next:
+	$(PYTHON) -m venv build/next
+	build/next/bin/python -m pip install --quiet --editable '.[dev]'
+	build/next/bin/python -m pip install --quiet --upgrade --pre tensorflow keras
+	build/next/bin/python -m pytest --numprocesses auto --dist loadfile -m "not long"
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -391,6 +391,18 @@ def test_damaged_metadata_are_said(saved, of_birds, tmp_path):
         assert what in refused
 
 
+def test_an_export_of_another_format_is_refused(saved, tmp_path):
+    path = shutil.copytree(saved, tmp_path / "later")
+    metadata = json.loads((path / "metadata.json").read_text())
+    (path / "metadata.json").write_text(json.dumps(metadata | {"format": export.FORMAT + 1}))
+    with pytest.raises(InputError) as error:
+        zslkeras.load(path)
+    assert (
+        str(error.value)
+        == f"model: {path} has format {export.FORMAT + 1}; wanted {export.FORMAT}, which this version reads"
+    )
+
+
 def test_class_embeddings_of_another_width_are_said(saved, tmp_path):
     path = shutil.copytree(saved, tmp_path / "wide")
     embeddings = np.load(path / "class_embeddings.npy")

@@ -84,8 +84,12 @@ def result_of(folder):
 
 
 def start(module, *args, cwd=None, **env):
-    """Starts `python -m MODULE ARGS` and returns it, with `wait_for(seconds)` that also collects what it printed."""
+    """Starts `python -m MODULE ARGS` and returns it, with `wait_for(seconds)` that also collects what it printed.
+
+    `env` is added to the environment, and takes away what is None there.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cwd or ROOT / ".cache"), **env}
+    environment = {name: value for name, value in environment.items() if value is not None}
     return _Process(
         [sys.executable, "-m", module, *map(str, args)],
         cwd=cwd,
