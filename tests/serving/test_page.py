@@ -179,23 +179,26 @@ def test_text_beside_attributes_is_kept(opened, monkeypatch):
         classes=dataclasses.replace(own, embeddings=beside(own.embeddings, text, 0.5)),
         metadata={**opened.metadata, "attributes": facts},
     )
-    server = Server(opened.model, rest.Limits(), page=page.Page(of_both, "drawn"))
-    row = dict(zip(shapes.ATTRIBUTES, own.embeddings[3].tolist(), strict=True))
-    okapi = "a blue striped circle"
+    shown = page.Page(of_both, "drawn")
+
+    def asked(given):
+        (found,) = json.loads(shown.described(json.dumps(given).encode()))["classes"]
+        return found
+
+    row, okapi = dict(zip(shapes.ATTRIBUTES, own.embeddings[3].tolist(), strict=True)), "a blue striped circle"
+    wanted = beside(own.embeddings[[3]], descriptions.embedded(Bag(), [okapi]), 0.5)
     for given in ({"classes": {"okapi": {**row, "description": okapi}}}, {"table": _csv("okapi", row, okapi)}):
-        status, answer = server.ask(given, "/page/classes")
-        assert status == 200, answer
-        assert answer["classes"][0]["said"] == okapi
-        wanted = beside(own.embeddings[[3]], descriptions.embedded(Bag(), [okapi]), 0.5)
-        np.testing.assert_allclose([answer["classes"][0]["row"]], wanted, atol=1e-6)
-    status, answer = server.ask({"classes": {"okapi": row}}, "/page/classes")
-    assert status == 400 and "class okapi is not described in words" in answer["error"]
-    status, answer = server.ask({"classes": {own.names[3]: row}}, "/page/classes")  # it keeps its own text
-    np.testing.assert_allclose([answer["classes"][0]["row"]], of_both.classes.embeddings[[3]], atol=1e-6)
+        found = asked(given)
+        assert found["said"] == okapi
+        np.testing.assert_allclose([found["row"]], wanted, atol=1e-6)
+    with pytest.raises(InputError, match="class okapi is not described in words"):
+        asked({"classes": {"okapi": row}})
+    found = asked({"classes": {own.names[3]: row}})  # it keeps its own text
+    np.testing.assert_allclose([found["row"]], of_both.classes.embeddings[[3]], atol=1e-6)
     known["encoder"] = "hf://bag"
-    server = Server(opened.model, rest.Limits(), page=page.Page(of_both, "drawn"))
-    status, answer = server.ask({"classes": {own.names[3]: row}}, "/page/classes")
-    assert status == 400 and "words: this server has no encoder; wanted one, as a class has text" in answer["error"]
+    shown = page.Page(of_both, "drawn")
+    with pytest.raises(InputError, match="words: this server has no encoder; wanted one, as a class has text"):
+        asked({"classes": {own.names[3]: row}})
 
 
 def _csv(name, row, description):

@@ -214,11 +214,11 @@ def test_beside_attributes_a_class_that_is_known_keeps_its_text():
     known = {"embedding": "both", "by_name": False, "said": [["striped"], ["spotted"]]}
     own = candidates.Classes(("zebra", "okapi"), np.eye(2), np.array([True, True]))
     given = candidates.Given("classes", ("okapi", "zebra"), (), np.eye(2), ((), ("black and white",)))
-    assert serving_words.described(given, own, {"words": known}).said == (["spotted"], ("black and white",))
+    assert serving_words.with_texts(given, own, {"words": known}).said == (["spotted"], ("black and white",))
     given = candidates.Given("classes", ("gnu",), (), np.eye(1), ((),))
     with pytest.raises(InputError, match="classes: class gnu is not described in words; wanted that, as in training"):
-        serving_words.described(given, own, {"words": known})
-    named = serving_words.described(given, own, {"words": known | {"by_name": True}})
+        serving_words.with_texts(given, own, {"words": known})
+    named = serving_words.with_texts(given, own, {"words": known | {"by_name": True}})
     assert named.said == (("a photo of a gnu",),)
 
 
