@@ -461,7 +461,7 @@ class DRMN(ZeroShotModel):
         A token is an attribute of an image. It attends to all attributes of all images, or to the same attribute in all
         images, on all replicas: the images of one replica would be another batch.
         """
-        attended = self._drop(self.sit_out(self._look(self.sit_in(found))))
+        attended = self.dropped(self.sit_out(self._look(self.sit_in(found))), self.config.dropout)
         first = self.sit_norms[0](attended + found)  # Eq. (5)
         hidden = self.dropped(self.sit_hidden(first), self.config.dropout)
         return self.sit_norms[1](self.dropped(self.sit_mlp(hidden), self.config.dropout) + first)  # Eq. (6)
