@@ -1,12 +1,12 @@
-"""python -m experiments.speed: measures how fast the parts are on this machine, as JSON; nothing is asserted.
+"""python -m experiments.speed: measures how fast the parts are on this machine; nothing is asserted.
 
 Every figure stands beside the machine's own rate of the same kind, measured in the same run: between machines, ratios
-can be compared, but the figures cannot. Each figure is the median of several repeats.
+can be compared, but the figures cannot. Each figure is the median of several repeats. The table says which goals are
+met. With --against a file of --json, it shows those figures too; with --against another checkout, both are measured in
+turns, each time by a process of its own, and compared turn by turn, so that a slower commit is seen.
 """
 
 import dataclasses
-import json
-import pathlib
 
 from zslkeras.cli import flags
 
@@ -21,19 +21,15 @@ class Settings:
     """What is measured"""
 
     only: tuple[str, ...] = flags.flag((), "names of the measurements to make; all if not given", choices=NAMES)
-    repeats: int = flags.flag(5, "how often to repeat each timing", least=1)
-    json: str | None = flags.flag(None, "also write the figures to this file")
+    repeats: int = flags.flag(5, "how often to repeat each timing; with another checkout, how many turns", least=1)
+    json: str | None = flags.flag(None, "also write the figures to this file, such as results/speed.json")
+    against: str | None = flags.flag(None, "a file that --json wrote, or the folder of another checkout")
 
 
 def main(settings):
-    from experiments import measurements  # needs TensorFlow, so only after the flags are checked
+    from experiments import timings  # needs TensorFlow, so only after the flags are checked
 
-    figures = {}
-    for name in settings.only or NAMES:
-        figures[name] = getattr(measurements, name)(settings.repeats)
-        print(name, json.dumps(figures[name]), flush=True)
-    if settings.json:
-        pathlib.Path(settings.json).write_text(json.dumps(figures, indent=2) + "\n")
+    timings.measure(settings.only or NAMES, settings.repeats, settings.json, settings.against)
 
 
 COMMAND = flags.Command(
