@@ -241,7 +241,7 @@ def _of_all(variants):
         return ""
     others, rows = [*map(tables.label, YARDSTICKS), "its own start"], []
     for one in map(pooled.get, methods):
-        found = [_gains(one, pooled[name]) if name in pooled else ["", ""] for name in YARDSTICKS]
+        found = [_gains(one, _where(one, pooled[name])) if name in pooled else ["", ""] for name in YARDSTICKS]
         found.append(_gains(one, one, "start") if all(seed["start"] for seed in one.seeds) else ["", ""])
         rows.append([one.model, one.benchmark, _seeds(one), *itertools.chain(*found)])
     columns = ["model", "benchmarks", "seeds", *(f"{metric} over {other}" for other in others for metric in _COMPARED)]
@@ -249,6 +249,11 @@ def _of_all(variants):
         ["# All benchmarks together", "", _MADE.format(f"`results/{FOLDER}`"), "", _text(_POOLED), ""]
         + [markdown.table(columns, rows), ""]
     )
+
+
+def _where(one, other):
+    """Another variant on the cases of a variant alone."""
+    return dataclasses.replace(other, cases={key: case for key, case in other.cases.items() if key in one.cases})
 
 
 def _line(one, stage, yardsticks):

@@ -132,6 +132,9 @@ def test_all_benchmarks_together_pool_the_classes_of_test_rows(tmp_path):
     assert (line["model"], line["benchmarks"]) == ("msdn", "birds, flowers")
     assert line["T over ESZSL"].startswith("+35.0 [")  # the mean of 40, 20, 60 and 20 of ten images each
     assert line["T over its own start"].startswith("+25.0 [") and line["T over prototypes"] == ""
+    more = {"stage": "test", "benchmark": "shapes", "case": {"dataset": "shapes", "fold": 0}}
+    put(tmp_path, "eszsl", seed(0, [0, 0], [0, 0], [8, 8], best=0.5), **more)  # where msdn was not measured
+    assert tables_of(pages.render(tmp_path)[pages.TOGETHER])["All benchmarks together"] == [line]
     for path in (tmp_path / "measured/flowers").rglob("*.json"):
         path.unlink()
     assert pages.TOGETHER not in pages.render(tmp_path)
