@@ -29,9 +29,9 @@ class Worded(protocol.Data):
     embed: object = None
 
     def load(self, stage, inputs, fold=0):
-        loaded = super().load(stage, inputs, fold)
         if stage != "tune":
             raise InputError(f"stage: got {stage}; wanted tune, as words are measured on validation classes")
+        loaded = super().load(stage, inputs, fold)
         embeddings = np.asarray(self.embed(loaded), np.float32)
         return dataclasses.replace(loaded, class_embeddings=embeddings, attribute_names=(), attribute_vectors=None)
 

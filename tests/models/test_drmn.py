@@ -575,8 +575,7 @@ def test_dropout_is_that_of_an_encoder_layer():
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    model = made(dropout=0.3)
-    dropped = model._drop(tf.ones((50, 40, 10))).numpy()
+    dropped = made().dropped(tf.ones((50, 40, 10)), 0.3).numpy()
     np.testing.assert_allclose(np.unique(dropped), [0, 1 / 0.7], rtol=1e-6)
     assert abs((dropped == 0).mean() - 0.3) < 0.01
 
