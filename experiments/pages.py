@@ -229,13 +229,13 @@ def _of_benchmark(benchmark, variants, left_out):
 
 def _of_all(variants):
     """How every method stands on all benchmarks that were judged on test classes; "" where these are less than two."""
-    pooled = {}
+    several, pooled = collections.defaultdict(list), {}
     for one in variants:
         if (one.stage, one.name) == ("test", one.model):
-            known = pooled.setdefault(one.model, dataclasses.replace(one, benchmark="", cases={}))
-            pooled[one.model] = dataclasses.replace(
-                known, benchmark=_list(filter(None, [known.benchmark, one.benchmark])), cases=known.cases | one.cases
-            )
+            several[one.model].append(one)
+    for model, those in several.items():
+        cases = {key: case for one in those for key, case in one.cases.items()}
+        pooled[model] = dataclasses.replace(those[0], benchmark=_list(one.benchmark for one in those), cases=cases)
     methods = sorted(name for name in pooled if name not in YARDSTICKS and len(pooled[name].cases) > 1)
     if not methods:
         return ""

@@ -191,7 +191,7 @@ def _conclude(out, trained, benchmark, extras):
         if extras.views:
             of_run.write_views(experiment, finished[0], extras.views)
         print(screen.table(results[row], row))
-        told = {"words": benchmark.words and dataclasses.asdict(benchmark.words)}
+        told = bundle.attributes(benchmark, experiment.data.options)
         if doubt := words.doubt(told, recognisers.validation(finished[0].choice)):
             print(f"note: {doubt}")
         if extras.export:

@@ -103,7 +103,7 @@ def _in_turns(names, turns, checkout):
     here, ours, theirs = pathlib.Path(__file__).parents[1], [], []
     for turn in range(turns):
         sides = [(here, ours), (checkout, theirs)]
-        for place, found in sides[:: -1 if turn % 2 else 1]:  # none is always the one on a warmer machine
+        for place, found in sides[:: -1 if turn % 2 else 1]:  # neither is always the second
             found.append(flat(_measured_in(place.resolve(), names)))
             print(f"turn {turn + 1} of {turns}: measured {place}", file=sys.stderr, flush=True)
     pairs = list(zip(ours, theirs, strict=True))

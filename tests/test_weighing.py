@@ -10,18 +10,9 @@ from zslkeras.errors import InputError
 from zslkeras.text import encoders
 
 
-class Blind(Bag):
-    """Reads noise in every text."""
-
-    name, digest = "blind", "blind"
-
-    def _word(self, word):
-        return super()._word(word[::-1] + "?")
-
-
 @pytest.fixture(autouse=True)
 def encoder_by_name(monkeypatch):
-    monkeypatch.setattr(encoders, "load", lambda name: {"bag": Bag, "blind": Blind}[str(name)]())
+    monkeypatch.setattr(encoders, "load", lambda name: {"bag": Bag}[str(name)]())
 
 
 @pytest.fixture(scope="module")

@@ -367,10 +367,10 @@ class ZeroShotClassifier:
 
     def _as_trained(self):
         """The options of data whose words stand beside attributes as they did in training."""
-        words = self._inside.attributes.get("words") or {"embedding": "attributes"}
-        if words["embedding"] != "both":
-            return {"embedding": words["embedding"]}
-        return {"text_weight": words["weight"]}
+        embedding = words.embedding_of(self._inside.attributes)
+        if embedding != "both":
+            return {"embedding": embedding}
+        return {"text_weight": self._inside.attributes["words"]["weight"]}
 
     def _among(self, given, known, missing, text_encoder):
         if given is None:

@@ -24,6 +24,7 @@ def chosen(data, say=print):
     """
     if data.options.get("embedding") != "both" or data.options.get("text_weight") is not None:
         return data
+    data.load("tune", "images")  # refuses whatever is wrong with the words
     areas = {weight: _area(_with(data, text_weight=weight)) for weight in WEIGHTS}
     best = max(areas, key=areas.get)
     shown = ", ".join(f"{tables.percent(area)} at {weight:g}" for weight, area in areas.items())
@@ -33,7 +34,6 @@ def chosen(data, say=print):
 
 
 def _area(data):
-    data.load("tune", "images")  # whatever is wrong with the words is wrong here, too
     try:
         digest = data.load("tune", "features").digest
     except InputError as error:

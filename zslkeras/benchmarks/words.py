@@ -102,12 +102,11 @@ def near(names, vectors, known=0):
         known: how many of the first classes are not compared with each other.
     """
     count, nearest = 0, (-1.0, 0, 0)
-    for start in range(0, len(vectors), _AT_ONCE):
-        cosines = np.triu(vectors[start : start + _AT_ONCE] @ vectors.T, start + 1)
-        cosines[:, :known] = 0
+    for start in range(known, len(vectors), _AT_ONCE):
+        cosines = np.tril(vectors[start : start + _AT_ONCE] @ vectors.T, start - 1)  # with all that come before
         count += np.count_nonzero(cosines > _NEAR)
         row, column = np.unravel_index(cosines.argmax(), cosines.shape)
-        nearest = max(nearest, (cosines[row, column], start + row, column))
+        nearest = max(nearest, (cosines[row, column], column, start + row))
     if not count:
         return None
     cosine, first, second = nearest

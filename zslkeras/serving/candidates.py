@@ -82,7 +82,7 @@ def among(own, attributes, given, known=True, missing=MISSING[0], text_encoder=N
         raise InputError(f"missing: got {missing!r}; wanted one of {', '.join(MISSING)}")
     given = _read(given, own, attributes)
     width = given.values.shape[1]
-    if words.stand_beside(attributes) and (width != attributes["number"] or given.columns):
+    if words.embedding_of(attributes) == "both" and (width != attributes["number"] or given.columns):
         values, told, notes = _with_text(own, attributes, given, missing, text_encoder)
     else:
         values, told, notes = _rows(own, attributes, given, missing, text_encoder)
@@ -106,12 +106,12 @@ def _rows(own, attributes, given, missing, text_encoder, said=None):
         said: [K], which of them the user described; all that have a text if None.
     """
     said = list(map(bool, given.said)) if said is None else said
-    by_text = words.is_of_text(attributes) and (any(given.said) or given.columns)
+    by_text = words.embedding_of(attributes) == "text" and (any(given.said) or given.columns)
     values = np.full((len(given.names), attributes["number"]), np.nan) if by_text else _in_order(given, attributes)
     given_part = ~np.isnan(values)
     told = words.read(given, own, attributes, ~given_part.all(axis=1), text_encoder)
     expected = np.full(values.shape, np.nan) if told is None else told.rows
-    if told is not None and not told.attributes:
+    if by_text:
         values, given_part = told.rows, ~np.isnan(told.rows)
     for name, row, there, in_words in zip(given.names, values, given_part, said, strict=True):
         if not there.any() and not in_words:
@@ -134,7 +134,7 @@ def _rows(own, attributes, given, missing, text_encoder, said=None):
     values = np.stack(values).astype(np.float32)
     if attributes["unit_length"]:
         values = files.unit_rows(values)
-    return values, told, _note_of_filled(given, lacking, values.shape[1]) + _note_of_words(given, given_part, told)
+    return values, told, _note_of_filled(given, lacking, values.shape[1]) + _note_of_words(given, given_part)
 
 
 def _with_text(own, attributes, given, missing, text_encoder):
@@ -147,7 +147,7 @@ def _with_text(own, attributes, given, missing, text_encoder):
 
 def attribute_names(attributes):
     """The names of a model's attributes; numbered where they have none."""
-    if words.stand_beside(attributes):
+    if words.embedding_of(attributes) == "both":
         return words.names_of_attributes(attributes)
     return attributes["names"] or [f"attribute {place}" for place in range(1, attributes["number"] + 1)]
 
@@ -356,16 +356,15 @@ def _duplicates(own, names, values):
             yield every[place], every[earliest]
 
 
-def _note_of_words(given, there, told):
+def _note_of_words(given, there):
     """A line about the classes whose attributes follow from words.
 
     Args:
         given: the Given.
-        there: [K, A], which attributes are given.
-        told: the Told, or None.
+        there: [K, A], which columns are known without that.
     """
     said = zip(given.names, given.said, there, strict=True)
-    read = [name for name, texts, has in said if told is not None and told.attributes and texts and not has.all()]
+    read = [name for name, texts, has in said if texts and not has.all()]
     if not read:
         return []
     of = read[0] if len(read) == 1 else f"{len(read)} classes, {read[0]} first"

@@ -252,16 +252,17 @@ class Exported:
     def _described(self):
         """The columns and rows of a table of the model's own classes."""
         attributes = self.metadata["attributes"]
-        told, own = attributes.get("words"), self.classes
-        if words.stand_beside(attributes):
+        embedding, own = words.embedding_of(attributes), self.classes
+        if embedding == "both":
             own, _ = words.without_text(own, attributes)
-        columns, rows = list(self.attribute_names), [list(map(str, row)) for row in own.embeddings]
-        if not told or told["embedding"] == "attributes" or (told["embedding"] == "both" and told["by_name"]):
-            return columns, rows
-        said = [["\n".join(texts)] for texts in told["said"]]  # each line is read on its own
-        if told["embedding"] == "text":
-            return [tables.DESCRIPTION], said
-        return [*columns, tables.DESCRIPTION], [[*row, *texts] for row, texts in zip(rows, said, strict=True)]
+        columns, rows = [], [[] for _ in own.names]
+        if embedding != "text":
+            columns, rows = list(self.attribute_names), [list(map(str, row)) for row in own.embeddings]
+        if embedding == "text" or (embedding == "both" and not attributes["words"]["by_name"]):
+            columns = [*columns, tables.DESCRIPTION]
+            said = ("\n".join(texts) for texts in attributes["words"]["said"])  # each line is read on its own
+            rows = [[*row, text] for row, text in zip(rows, said, strict=True)]
+        return columns, rows
 
     def _draw_attention(self, contents, thumbnails, paths, headings):
         """Draws where the model looks, one PNG per image: for the attributes or classes with the highest scores."""

@@ -21,27 +21,25 @@ class Told:
     """What words say.
 
     Attributes:
-        rows: [K, A], NaN for a class of which nothing is said, or nothing that is needed.
-        attributes: whether these are attributes, and no text embeddings.
+        rows: [K, A] text embeddings or attributes, NaN for a class of which nothing is said, or nothing that is needed.
         names: of the n classes of which something is said.
         vectors: [n, D] of what is said of them.
     """
 
     rows: np.ndarray
-    attributes: bool
     names: tuple[str, ...]
     vectors: np.ndarray
 
 
+def embedding_of(attributes):
+    """What a model was trained on, from names.EMBEDDINGS."""
+    words = attributes.get("words")
+    return words["embedding"] if words else "attributes"
+
+
 def are_known_by_name(attributes):
     """Whether a model was trained on the names of classes alone, so that a name describes a class."""
-    return is_of_text(attributes) and attributes["words"]["by_name"]
-
-
-def stand_beside(attributes):
-    """Whether a model was trained on attributes and text side by side."""
-    words = attributes.get("words")
-    return bool(words) and words["embedding"] == "both"
+    return embedding_of(attributes) == "text" and attributes["words"]["by_name"]
 
 
 def require_whole(attributes, classes, path):
@@ -49,7 +47,7 @@ def require_whole(attributes, classes, path):
     words, names = attributes.get("words"), attributes["names"] or []
     if words and len(words["said"]) != classes:
         raise InputError(f"model: {path} has words about {len(words['said'])} of {classes} classes; wanted all")
-    if stand_beside(attributes) and not ("weight" in words and 0 < words.get("attributes", 0) < len(names)):
+    if embedding_of(attributes) == "both" and not ("weight" in words and 0 < words.get("attributes", 0) < len(names)):
         raise InputError(f"model: {path} has text beside attributes, and no weight or number of them; wanted both")
 
 
@@ -59,7 +57,7 @@ def names_of_attributes(attributes):
 
 
 def without_text(own, attributes):
-    """The Classes of such a model, and what its metadata say, as they would be without the text."""
+    """The Classes of a model of attributes and text, and what its metadata say, as they would be without the text."""
     names = names_of_attributes(attributes)
     rows = files.unit_rows(own.embeddings[:, : len(names)])
     known = attributes["words"] | {"embedding": "attributes"}
@@ -90,9 +88,9 @@ def doubt(attributes, validation):
         attributes: what the metadata of a model say about attributes.
         validation: {"T", "chance", ...}, see `ZeroShotClassifier.validation`.
     """
-    known = attributes.get("words")
-    if not known or known["embedding"] != "text" or not validation:
+    if embedding_of(attributes) != "text" or not validation:
         return None
+    known = attributes["words"]
     if validation["T"] >= _HELPED * validation["chance"]:
         return None
     what, better = ("names", "descriptions, or attributes") if known["by_name"] else ("descriptions", "attributes")
@@ -104,16 +102,9 @@ def doubt(attributes, validation):
 
 def text_of(own, attributes):
     """[C, D] vectors of unit length of the text of a model's own classes; None where it was not trained on text."""
-    known = attributes.get("words")
-    if not known or known["embedding"] == "attributes":
+    if embedding_of(attributes) == "attributes":
         return None
-    return files.unit_rows(own.embeddings[:, known.get("attributes", 0) :])
-
-
-def is_of_text(attributes):
-    """Whether a model was trained on text embeddings alone."""
-    words = attributes.get("words")
-    return bool(words) and words["embedding"] == "text"
+    return files.unit_rows(own.embeddings[:, attributes["words"].get("attributes", 0) :])
 
 
 def read(given, own, attributes, lacking, text_encoder=None):
@@ -127,7 +118,7 @@ def read(given, own, attributes, lacking, text_encoder=None):
         text_encoder: see `encoders.load`; that of the model if None.
     """
     known, places = attributes.get("words"), [place for place, texts in enumerate(given.said) if texts]
-    by_text = is_of_text(attributes)
+    by_text = embedding_of(attributes) == "text"
     if by_text and len(places) < len(given.names) and (places or given.columns):
         name = next(name for name, texts in zip(given.names, given.said, strict=True) if not texts)
         raise InputError(f"{given.where}: class {name} is not described in words; wanted that, as in training")
@@ -140,7 +131,7 @@ def read(given, own, attributes, lacking, text_encoder=None):
         rows[places] = vectors
     elif lacking[places].any():
         rows[places] = _attributes(encoder, known, own, attributes)(vectors)
-    return Told(rows, not by_text, tuple(given.names[place] for place in places), vectors)
+    return Told(rows, tuple(given.names[place] for place in places), vectors)
 
 
 def _encoder(given, known, text_encoder):

@@ -135,7 +135,10 @@ class Page:
         for name in (*given, *(key for row in rows for key in row)):
             if not 0 < len(name) <= LETTERS:
                 raise InputError(f"classes: got the name {quoted(name)}; wanted 1 to {LETTERS} letters")
-        for value in (value for row in rows for value in row.values() if value is not _text_of(row)):
+        numbers = (
+            value for row in rows for key, value in row.items() if key != tables.DESCRIPTION or _text_of(row) is None
+        )
+        for value in numbers:
             if value is not None and not (isinstance(value, int | float) and abs(value) <= tables.LARGEST):
                 raise InputError(f"classes: got {quoted(value)} for an attribute; wanted a number, or null")
         said = {name: _text_of(row) for name, row in given.items()}
@@ -147,7 +150,7 @@ class Page:
 
     def _require_few(self, texts):
         """Refuses words that nothing here reads, and more of them than it reads in a moment."""
-        if self._encoder is None and words.stand_beside(self._attributes):
+        if self._encoder is None and words.embedding_of(self._attributes) == "both":
             raise InputError("words: this server has no encoder; wanted one, as a class has text beside its attributes")
         if texts and self._encoder is None:
             raise InputError("words: this server has no encoder for them; wanted attributes")
